@@ -1,0 +1,38 @@
+"""Where the work runs, and in which precision: one answer for both phases."""
+
+from __future__ import annotations
+
+import torch
+
+from pcmci.errors import UsageError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto`: CUDA where there is one, else the CPU. Raises UsageError for a device not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name!r}: use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name!r}: use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name!r}: this machine has no CUDA device; use cpu or auto")
+    if device.index is not None and device.index >= max(torch.cuda.device_count(), 1):
+        raise UsageError(f"--device {name!r}: there are {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`auto`: bf16 autocast on CUDA, fp32 on a CPU, where bf16 is several times slower."""
+    if name not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"--precision {name!r} is none of auto, fp32, bf16")
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a forward pass runs."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,49 @@
+"""ICH: the co-occurrence hallucination, by optimal transport and a back-door adjustment."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor, nn
+
+from pcmci.heads.config import ModelConfig
+from pcmci.heads.mixing import Mixer
+from pcmci.heads.streams import Streams
+from pcmci.heads.transport import alignment
+
+
+def proxy(weights: Tensor, frames: Tensor) -> Tensor:
+    """H = S~ V^P: for each label, the mean of the frames it is aligned with.
+
+    weights: S~ [B, N, L], rows sum to 1. frames: [B, L, D]. Returns [B, N, D].
+    """
+    return weights.to(frames.dtype) @ frames
+
+
+class ICH(nn.Module):
+    """T' = [T, H] W_H. Rewrites the text.
+
+    frozen: whether S~ comes from the frozen embeddings (then it is given, for it is the same in
+    every run) or from the streams as an earlier stage left them.
+    """
+
+    def __init__(self, width: int, config: ModelConfig, *, frozen: bool) -> None:
+        super().__init__()
+        self.config = config.transport
+        self.frozen = frozen
+        self.mixer = Mixer(
+            "features",
+            width,
+            noise=config.mixer_noise,
+            residual=config.mixing == "residual",
+        )
+        self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
+
+    def forward(self, streams: Streams) -> Streams:
+        assert streams.frames is not None  # `PCMCI.uses_frames` says so
+        weights = streams.weights
+        if not self.frozen:
+            weights, _ = alignment(streams.text, streams.frames, self.config)
+        assert weights is not None  # PCMCI.forward sees to it
+        h = proxy(weights, streams.frames)
+        return dataclasses.replace(streams, text=self.norm(self.mixer(streams.text, h)))

@@ -1,0 +1,32 @@
+"""ICI: the codependency illusion, by relations between labels and a back-door adjustment."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import nn
+
+from pcmci.heads.config import ModelConfig
+from pcmci.heads.mixing import Mixer
+from pcmci.heads.relations import Relations
+from pcmci.heads.streams import Streams
+
+
+class ICI(nn.Module):
+    """T* = [T', R(T')] W_I, mixing along the label axis. Rewrites the text."""
+
+    def __init__(self, width: int, n_labels: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.relations = Relations(width, config.relations)
+        features = config.mixing == "feature"
+        self.mixer = Mixer(
+            "features" if features else "labels",
+            width if features else n_labels,
+            noise=config.mixer_noise,
+            residual=config.mixing == "residual",
+        )
+        self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
+
+    def forward(self, streams: Streams) -> Streams:
+        text = self.mixer(streams.text, self.relations(streams.text))
+        return dataclasses.replace(streams, text=self.norm(text))

@@ -1,0 +1,125 @@
+"""The scores of the protocol: accuracy, average precision, co-prediction and ODD. numpy alone.
+
+`../shared/design/protocol.md` fixes the rules. Arrays are one row a video; scores are logits or
+probabilities (any increasing function ranks alike). Every function raises ValueError for shapes
+that do not fit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+TAU = 0.6
+"""The paper's threshold of ODD."""
+
+
+def top1_correct(logits: np.ndarray, target: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """[n] whether the best-scored label is the right one.
+
+    logits: [n, N]. target: [n] int. present: [n] bool; a video without features is wrong.
+    """
+    _same_length(logits, target, present)
+    return present & (logits.argmax(1) == target)
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Non-interpolated average precision of one class, in float64: sum (R_k - R_{k-1}) P_k.
+
+    scores: [n]; -inf ranks last. positive: [n] bool. Videos with the same score are one step of
+    the curve, as in scikit-learn, so that the result does not depend on their order.
+    NaN where nothing is positive.
+    """
+    _same_length(scores, positive)
+    positive = positive.astype(bool)
+    total = int(positive.sum())
+    if total == 0:
+        return float("nan")
+    ranked = np.argsort(-scores, kind="stable")
+    scores, hits = scores[ranked], positive[ranked].cumsum(dtype=np.float64)
+    last_of_tie = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
+    hits = hits[last_of_tie]
+    precision = hits / (last_of_tie + 1)
+    return float(np.sum(np.diff(hits, prepend=0.0) * precision) / total)
+
+
+def class_average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """[N] the average precision of every class, NaN for a class without a positive video.
+
+    scores, targets: [n, N].
+    """
+    _same_length(scores, targets)
+    columns = range(targets.shape[1])
+    return np.array([average_precision(scores[:, c], targets[:, c]) for c in columns])
+
+
+def rank_last(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A copy of scores [n, N] in which `rows` [n] bool score -inf for every class."""
+    return np.where(rows[:, None], -np.inf, scores)
+
+
+def mean_average_precision(
+    class_ap: np.ndarray, names: tuple[str, ...], background: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """mAP by the protocol's three rules, from the AP a class [N] (NaN: no positive video).
+
+    `mAP`: over the classes that have a positive video. `mAP/N` where a class has none: it counts
+    0. `mAP w/o NAME` where a background label exists: the first rule without it.
+    """
+    _same_length(class_ap, np.array(names))
+    filled = ~np.isnan(class_ap)
+    result = {"mAP": float(class_ap[filled].mean()) if filled.any() else float("nan")}
+    if not filled.all():
+        result[f"mAP/{len(names)}"] = float(np.nan_to_num(class_ap).mean())
+    if background:
+        foreground = filled & ~np.isin(names, background)
+        result[f"mAP w/o {'+'.join(background)}"] = float(class_ap[foreground].mean())
+    return result
+
+
+def coprediction(probabilities: np.ndarray) -> np.ndarray:
+    """Q [N, N] (eq. 12): Q_ij = P(action_i | action_j) = sum_v p_vi p_vj / sum_v p_vj.
+
+    probabilities: [n, N] predicted (soft), or 0 and 1 (hard predictions, ground truth).
+    NaN in the columns of actions that are never predicted.
+    """
+    p = probabilities.astype(np.float64)
+    joint, marginal = p.T @ p, p.sum(0)
+    return np.divide(joint, marginal, out=np.full_like(joint, np.nan), where=marginal > 0)
+
+
+def off_diagonal_density(q: np.ndarray, tau: float = TAU) -> float:
+    """ODD_tau(Q) (eq. 13): the share of the N(N-1) ordered pairs i != j with Q_ij > tau.
+
+    q: [N, N]; an undefined (NaN) pair counts as not above tau, see `undefined_pairs`.
+    """
+    n = len(q)
+    if q.shape != (n, n) or n < 2:
+        raise ValueError(f"Q must be square and at least 2 x 2, not {q.shape}")
+    return float(_pairs_above(q, tau).sum() / (n * (n - 1)))
+
+
+def undefined_pairs(q: np.ndarray) -> int:
+    """How many off-diagonal pairs of Q [N, N] are undefined."""
+    return int((np.isnan(q) & ~np.eye(len(q), dtype=bool)).sum())
+
+
+def implausible_pairs(q: np.ndarray, q_train: np.ndarray, tau: float = TAU) -> np.ndarray:
+    """[N, N] bool: above tau in the prediction's Q and not in that of the training labels."""
+    _same_length(q, q_train)
+    return _pairs_above(q, tau) & ~_pairs_above(q_train, tau)
+
+
+def implausible_density(q: np.ndarray, q_train: np.ndarray, tau: float = TAU) -> float:
+    """The share of the N(N-1) ordered pairs that are implausible."""
+    n = len(q)
+    return float(implausible_pairs(q, q_train, tau).sum() / (n * (n - 1)))
+
+
+def _pairs_above(q: np.ndarray, tau: float) -> np.ndarray:
+    return (np.nan_to_num(q, nan=-np.inf) > tau) & ~np.eye(len(q), dtype=bool)
+
+
+def _same_length(first: np.ndarray, *others: np.ndarray) -> None:
+    for other in others:
+        if len(other) != len(first):
+            raise ValueError(f"{len(first)} rows do not fit {len(other)} rows")
