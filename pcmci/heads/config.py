@@ -213,3 +213,36 @@ def configure(
     transport = TransportConfig(**chosen[TransportConfig])
     model = ModelConfig(order=tuple(order), transport=transport, **chosen[ModelConfig])
     return model, TrainConfig(labels=tuple(labels), **chosen[TrainConfig])
+
+
+def parse_taus(text: str) -> tuple[float, ...]:
+    """`0.6`, `0.3,0.6` or `FIRST:LAST:STEP` (both ends taken) to thresholds of ODD.
+
+    Raises UsageError for anything else, for a value outside 0 to 1, and for more than 1,000.
+    """
+    right = "use 0.6, 0.3,0.6 or FIRST:LAST:STEP, all from 0 to 1"
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            count = math.floor((last - first) / step + 1e-9) + 1 if step > 0 else 0
+            taus = [round(first + i * step, 10) for i in range(min(count, 1001))]
+        else:
+            taus = [float(part) for part in text.split(",")]
+    except (ValueError, OverflowError):
+        raise UsageError(f"--tau {text!r}: {right}") from None
+    if not taus or len(taus) > 1000 or not all(0 <= tau <= 1 for tau in taus):
+        raise UsageError(f"--tau {text!r}: {right}")
+    return tuple(taus)
+
+
+def parse_memory(text: str) -> int:
+    """`2G`, `500M` or a number of bytes. Raises UsageError for anything else."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    try:
+        size = float(number) * (units[unit] if unit else 1)
+        if not 0 < size < 2**60:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise UsageError(f"--memory {text!r}: use a size as 500M or 2G") from None
+    return int(size)

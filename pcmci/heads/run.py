@@ -43,7 +43,7 @@ from pcmci.heads.frozen import frozen_weights
 from pcmci.heads.metrics import coprediction
 from pcmci.heads.model import PCMCI, ich_is_frozen
 from pcmci.heads.predictions import LabelPredictions, Predictions
-from pcmci.heads.scoring import Scores, score, score_split, sigmoid
+from pcmci.heads.scoring import Scores, score, score_split, sigmoid, softmax
 from pcmci.heads.splits import training_splits
 from pcmci.heads.training import History, build_model, fit, predict_logits
 
@@ -397,15 +397,15 @@ def _folder_name(store: Store, model: ModelConfig, config: TrainConfig, key: str
 
 def _matrices(predictions: Predictions) -> dict[str, np.ndarray]:
     """The co-prediction matrices of the test split, predicted and true, with the names."""
-    rows = (predictions.splits == "test") & predictions.present
+    test = (predictions.splits == "test") & predictions.present
     matrices = {}
     for labels, part in predictions.labels.items():
+        rows = test & (part.target >= 0) if labels == "activity" else test
         if not rows.any():
             continue
-        logits, target = part.logits[rows].astype(np.float64), part.target[rows]
+        logits, target = part.logits[rows], part.target[rows]
         if labels == "activity":
-            shifted = np.exp(logits - logits.max(1, keepdims=True))
-            p, target = shifted / shifted.sum(1, keepdims=True), np.eye(len(part.names))[target]
+            p, target = softmax(logits), np.eye(len(part.names))[target]
         else:
             p = sigmoid(logits)
         matrices[f"{labels}/names"] = np.array(part.names)

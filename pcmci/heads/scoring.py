@@ -28,6 +28,12 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """exp(x) / sum exp(x) along the last axis, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
 def score(predictions: Predictions, taus: Sequence[float] = (TAU,)) -> dict[str, Scores]:
     """The scores of every split, percentages as fractions, None where one is undefined.
 

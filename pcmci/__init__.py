@@ -1,0 +1,38 @@
+"""PCMCI: progressive cross-modal causal intervention for long-term action recognition.
+
+    store = pcmci.open_store("features/coin.zarr")
+    run = pcmci.train_heads(store, order=("ich", "ici", "ivc"), seed=0)
+    run.metrics["test"]["Acc"]
+
+Importing this package loads no torch; the names below load what they need when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pcmci.errors import PcmciError
+
+if TYPE_CHECKING:
+    from pcmci.cache.store import open_store as open_store
+    from pcmci.extract.datasets import load_dataset as load_dataset
+    from pcmci.extract.pipeline import extract as extract
+    from pcmci.heads.run import load_run as load_run
+    from pcmci.heads.run import train_heads as train_heads
+
+_HOMES = {
+    "extract": "pcmci.extract.pipeline",
+    "load_dataset": "pcmci.extract.datasets",
+    "load_run": "pcmci.heads.run",
+    "open_store": "pcmci.cache.store",
+    "train_heads": "pcmci.heads.run",
+}
+
+__all__ = ["PcmciError", "extract", "load_dataset", "load_run", "open_store", "train_heads"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pcmci' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,6 @@
+"""`python -m pcmci`."""
+
+from pcmci.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,392 @@
+"""The command line: parse, one call, show the answer, translate errors. Nothing imports it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from pcmci.errors import PcmciError, UsageError
+from pcmci.extract.config import ExtractConfig
+from pcmci.flags import with_flags
+from pcmci.heads.config import parse_memory, parse_order, parse_taus, settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Extract frozen features of long videos once, then train causal-intervention heads in "
+    "minutes.\n\nThe whole way on a small world, without a download: [bold]pcmci demo[/bold]",
+)
+store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, check it, copy it.")
+app.add_typer(store_app, name="store")
+
+EXTRACT_SETTINGS = {
+    field.name: (ExtractConfig, field) for field in dataclasses.fields(ExtractConfig)
+}
+
+DatasetName = Annotated[
+    str, typer.Option(help="breakfast, coin, charades, folder or kitchen.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+StorePath = Annotated[Path, typer.Argument(help="A feature store, .zarr or .h5.")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; leaves with 0, 1 for work that failed, 2 for bad input, or 128 + N
+    after signal N."""
+    # With a core busy elsewhere (decoding), OpenMP's spinning makes torch several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app(standalone_mode=True)
+    except PcmciError as error:
+        print(f"pcmci: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    raise SystemExit(0)
+
+
+@app.command()
+@with_flags(EXTRACT_SETTINGS)
+def extract(
+    dataset: DatasetName,
+    videos: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the videos.", show_default="data/DATASET/videos"),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Annotation file or folder.", show_default="in data/DATASET"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The store, .zarr or .h5.", show_default="features/DATASET.zarr"),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try videos again that failed before.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew; asks first on a terminal.")
+    ] = False,
+    as_json: AsJson = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Run the frozen encoders once over all videos and keep their features in a store.
+
+    The same command again does only what is not done.
+
+    Example: pcmci extract --dataset coin --videos /data/coin/videos --vlm-weights openai
+    """
+    out = out or Path("features") / f"{dataset}.zarr"
+    config = ExtractConfig(**settings)
+    from pcmci.extract.datasets import load_dataset
+
+    found = load_dataset(dataset, videos, annotations)
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    if overwrite and out.exists() and sys.stdin.isatty():
+        typer.confirm(f"{out} will be deleted. Go on?", abort=True)
+    from pcmci.extract.pipeline import extract as run_extract
+
+    summary = run_extract(
+        found, out, config, overwrite=overwrite, retry_failed=retry_failed, progress=not as_json
+    )
+    _show_summary(summary, out, as_json)
+
+
+def _show_summary(summary: Any, out: Path, as_json: bool) -> None:
+    counts = {status.name.lower(): count for status, count in summary.counts.items()}
+    if as_json:
+        _print_json(
+            {
+                "store": str(out),
+                "counts": counts,
+                "failures": summary.failures,
+                "videos": summary.videos,
+                "frames": summary.frames,
+                "seconds": summary.seconds,
+                "waiting": summary.waiting,
+            }
+        )
+        return
+    for video, reason in summary.failures.items():
+        print(f"failed: {video}: {reason}")
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    print(f"{out}: {shown}")
+    if summary.videos:
+        print(
+            f"{summary.videos} videos, {summary.frames} frames in {summary.seconds:.1f} s "
+            f"({summary.frames / summary.seconds:.1f} frames/s; the encoders waited "
+            f"{summary.waiting / summary.seconds:.0%} of it)"
+        )
+    print(f"next: pcmci train-heads --features {out} --order ich,ici,ivc")
+
+
+@app.command()
+@with_flags(settings())
+def train_heads(
+    order: Annotated[
+        str, typer.Option(help="Stages in their order, as ich,ici; none for no stage.")
+    ] = "ich,ici,ivc",
+    dataset: Annotated[
+        str | None, typer.Option(help="The store features/DATASET.zarr (or .h5).")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="A store.", show_default="the only one under features/")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="activity, steps or activity,steps.", show_default="all there are"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="For features, as 2G; a larger store is streamed.", show_default="what is free"
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Train again what is there already.")
+    ] = False,
+    as_json: AsJson = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Train stages and decoder from a store, score them, and write a run folder.
+
+    Example: pcmci train-heads --dataset coin --order ich,ici --labels activity --seed 1
+    """
+    stages = parse_order(order)
+    asked = tuple(part.strip() for part in labels.split(",")) if labels else None
+    bytes_ = parse_memory(memory) if memory else None
+    from pcmci.cache.store import open_store
+    from pcmci.heads.run import train_heads as run_train
+
+    with open_store(_find_store(dataset, features)) as store:
+        _say_coverage(store)
+        run = run_train(
+            store, stages, labels=asked, out=out, device=device, precision=precision,
+            memory=bytes_, overwrite=overwrite, progress=not as_json, **settings,
+        )  # fmt: skip
+    if as_json:
+        _print_json({"run": str(run.path), "reused": run.reused, **_run_facts(run)})
+    else:
+        _show_run(run)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    tau: Annotated[
+        str, typer.Option(help="Thresholds of ODD: 0.6, 0.3,0.6 or FIRST:LAST:STEP.")
+    ] = "0.3:0.9:0.1",
+    as_json: AsJson = False,
+) -> None:
+    """Score a run's saved predictions again; nothing is trained.
+
+    Example: pcmci evaluate runs/coin_steps_ich_seed0_1a2b3c4d --tau 0.3:0.9:0.05
+    """
+    taus = parse_taus(tau)
+    from pcmci.heads.run import load_run
+    from pcmci.heads.scoring import score
+    from pcmci.report.table import score_table, show, tau_table
+
+    loaded = load_run(run)
+    predictions = loaded.predictions
+    scores = score(predictions, taus)
+    if as_json:
+        _print_json({"run": str(run), "scores": scores})
+        return
+    show(score_table(score(predictions), str(run)))
+    if "steps" in predictions.labels:
+        named = [f"{value:.4g}" for value in taus]
+        show(*(tau_table(values, named, split) for split, values in scores.items()))
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    top: Annotated[int, typer.Option(help="Labels a video.", min=1)] = 5,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Take new video files through a run's encoders and heads to their likeliest labels.
+
+    Example: pcmci predict runs/coin_activity_ich_seed0_1a2b3c4d tyre.mp4 --top 3
+    """
+    from pcmci.extract.pipeline import encode_files
+    from pcmci.heads.run import load_run
+
+    loaded = load_run(run)
+    features, failures = encode_files(videos, loaded.spec, device=device)
+    readable = [path for path in videos if path not in failures]
+    answers: dict[str, dict[str, Any]] = {str(path): {} for path in readable}
+    if readable:
+        for labels, values in loaded.predict(features["vlm"], features["video"]).items():
+            names = loaded.spec.labels(labels).names
+            for path, row in zip(readable, values, strict=True):
+                best = (-row).argsort(kind="stable")[:top]
+                answers[str(path)][labels] = [
+                    {"label": names[i], "probability": float(row[i])} for i in best
+                ]
+    if as_json:
+        _print_json({"predictions": answers, "failures": {str(p): r for p, r in failures.items()}})
+    else:
+        for path_, labels_ in answers.items():
+            print(path_)
+            for labels, ranked in labels_.items():
+                shown = ", ".join(f"{r['label']} {100 * r['probability']:.1f} %" for r in ranked)
+                print(f"  {labels}: {shown}")
+        for path, reason in failures.items():
+            print(f"pcmci: {path}: {reason}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _find_store(dataset: str | None, features: Path | None) -> Path:
+    """The store that was meant; raises UsageError where that is not clear."""
+    if features is not None:
+        return features
+    folder = Path("features")
+    suffixes = (".zarr", ".h5", ".hdf5")
+    if dataset is not None:
+        found = [path for s in suffixes if (path := folder / f"{dataset}{s}").exists()]
+        sought = f"{folder}/{dataset}.zarr or .h5"
+    else:
+        found = sorted(p for p in folder.glob("*") if p.suffix in suffixes)
+        sought = f"a store under {folder}/"
+    if not found:
+        raise UsageError(f"there is no {sought}: run pcmci extract first, or name one: --features")
+    if len(found) > 1:
+        raise UsageError(f"which one? --features {' | '.join(map(str, found))}")
+    if dataset is None:
+        print(f"store: {found[0]}", file=sys.stderr)
+    return found[0]
+
+
+def _say_coverage(store: Any) -> None:
+    from pcmci.cache.schema import Status
+
+    counts = store.counts
+    if lost := len(store) - counts[Status.DONE]:
+        without = ", ".join(
+            f"{counts[s]} {s.name.lower()}" for s in Status if s is not Status.DONE and counts[s]
+        )
+        print(
+            f"{lost} of {len(store)} videos have no features ({without}); "
+            "where they are to be scored they count as wrong",
+            file=sys.stderr,
+        )
+
+
+def _run_facts(run: Any) -> dict[str, Any]:
+    kept = ("loss", "looks")
+    heads = {
+        labels: {name: value for name, value in facts.items() if name not in kept}
+        for labels, facts in run.heads.items()
+    }
+    return {"scores": run.metrics, "heads": heads}
+
+
+def _show_run(run: Any) -> None:
+    from pcmci.heads.config import order_name
+    from pcmci.report.table import percent, score_table, show
+
+    order = order_name(tuple(run.config["model"]["order"]))
+    data = run.config["store"]["spec"]["dataset"]
+    seed = run.config["train"]["seed"]
+    show(score_table(run.metrics, f"{data}, order {order}, seed {seed} (percent)"))
+    for labels, facts in run.heads.items():
+        line = (
+            f"{labels}: {facts['trained parameters']:,} trained parameters "
+            f"({percent(facts['trained share'])} % of the whole), "
+            f"epoch {facts['chosen epoch']} ({facts['chosen by']}), {facts['seconds']:.0f} s"
+        )
+        if best := facts["best-on-test"]:
+            line += (
+                f"; best-on-test {best['score']} {percent(best['value'])} in epoch {best['epoch']}"
+            )
+        print(line)
+    print(f"{'already there: ' if run.reused else ''}{run.path}")
+
+
+@store_app.command("info")
+def store_info(path: StorePath, as_json: AsJson = False) -> None:
+    """What a store holds, how much of it is done, and where it came from.
+
+    Example: pcmci store info features/coin.zarr
+    """
+    from pcmci.cache.store import open_store
+
+    with open_store(path) as store:
+        info = store.describe()
+    if as_json:
+        _print_json(info)
+        return
+    for name, value in info.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for inner, detail in value.items():
+                print(f"  {inner}: {detail}")
+        else:
+            print(f"{name}: {value}")
+
+
+@store_app.command("verify")
+def store_verify(path: StorePath, as_json: AsJson = False) -> None:
+    """Read every chunk and name the videos that are hurt; leaves with 1 if any is.
+
+    Example: pcmci store verify features/coin.zarr
+    """
+    raise NotImplementedError
+
+
+@store_app.command("failures")
+def store_failures(path: StorePath, as_json: AsJson = False) -> None:
+    """Every video without features, with its reason.
+
+    Example: pcmci store failures features/coin.zarr --json
+    """
+    from pcmci.cache.schema import Status
+    from pcmci.cache.store import open_store
+
+    with open_store(path) as store:
+        rows = [
+            {"video": video, "split": split, "status": Status(s).name.lower(), "reason": reason}
+            for video, split, s, reason in zip(
+                store.ids, store.splits, store.status, store.reasons, strict=True
+            )
+            if s in (Status.FAILED, Status.MISSING)
+        ]
+    if as_json:
+        _print_json({"store": str(path), "failures": rows})
+        return
+    for row in rows:
+        print(f"{row['status']}\t{row['split']}\t{row['video']}\t{row['reason']}")
+    print(f"{len(rows)} videos without features", file=sys.stderr)
+
+
+@store_app.command("convert")
+def store_convert(
+    source: StorePath,
+    target: Annotated[Path, typer.Argument(help="The new store, .zarr or .h5.")],
+) -> None:
+    """Copy a store into the other format, equal to the last bit.
+
+    Example: pcmci store convert features/coin.zarr features/coin.h5
+    """
+    raise NotImplementedError
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=1, ensure_ascii=False))

@@ -1,0 +1,411 @@
+"""Phase one: videos to features. Decode in threads, encode in batches, store; resumes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pcmci.cache.schema import Sampling, Status, StoreSpec
+from pcmci.cache.store import create_store, open_store
+from pcmci.cache.writer import StoreWriter
+from pcmci.device import choose_device, choose_precision
+from pcmci.errors import PcmciError, VideoError
+from pcmci.extract.batching import Batcher
+from pcmci.extract.config import ExtractConfig
+from pcmci.extract.datasets.records import Dataset
+from pcmci.extract.encoders import load_video_encoder, load_vlm
+from pcmci.extract.encoders.clip import ClipEncoder
+from pcmci.extract.encoders.protocol import Encoder
+from pcmci.extract.frames import decoder_versions, iter_frames
+from pcmci.extract.table import video_table
+
+EXTRACTOR = "1"
+"""Raised when this program would compute other features from the same videos and weights."""
+
+
+class StoppedError(PcmciError):
+    """The user, or the machine, asked the extraction to stop; what was finished is stored."""
+
+    def __init__(self, number: int, left: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}; {left} videos are left: "
+            "the same command goes on from here"
+        )
+
+
+@dataclass
+class Summary:
+    """How an extraction ended.
+
+    counts: videos by status, over the whole store. failures: id -> reason, of this run.
+    seconds: of decoding and encoding. waiting: the share of them that the encoders waited for
+    frames. videos, frames: encoded in this run.
+    """
+
+    counts: dict[Status, int]
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    waiting: float = 0.0
+    videos: int = 0
+    frames: int = 0
+
+
+@dataclass
+class Encoders:
+    """Both frozen encoders, where they run."""
+
+    vlm: ClipEncoder
+    video: Encoder
+    device: torch.device
+    precision: str
+    batch_frames: int
+
+    @classmethod
+    def load(cls, config: ExtractConfig) -> Encoders:
+        """Raises UsageError for a device that is not there, WeightsError for weights."""
+        device = choose_device(config.device)
+        precision = choose_precision(config.precision, device)
+        where: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "frames": config.frames,
+        }
+        return cls(
+            vlm=load_vlm(config.vlm, config.vlm_weights, **where),
+            video=load_video_encoder(config.video_encoder, config.video_weights, **where),
+            device=device,
+            precision=precision,
+            batch_frames=config.batch_frames or (256 if device.type == "cuda" else 16),
+        )
+
+    def batchers(self) -> dict[str, Batcher]:
+        """`vlm` and `video`, each with batches of about `batch_frames` frames."""
+        return {
+            name: Batcher(encoder, max(1, self.batch_frames // encoder.clip_frames), self.device)
+            for name, encoder in self.named.items()
+        }
+
+    @property
+    def named(self) -> dict[str, Encoder]:
+        return {"vlm": self.vlm, "video": self.video}
+
+
+def extract(
+    dataset: Dataset,
+    out: str | Path,
+    config: ExtractConfig | None = None,
+    *,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    progress: bool = True,
+) -> Summary:
+    """Encode every video of a data set that the store does not have yet.
+
+    Each video ends as done, failed (with its reason) or missing; none is ever replaced. The same
+    call again does only what is left; retry_failed: failed ones too.
+    Raises SpecMismatch where the store was made with other settings, StoppedError after SIGINT or
+    SIGTERM (everything encoded by then is stored).
+    """
+    config = config or ExtractConfig()
+    out = Path(out)
+    encoders = Encoders.load(config)
+    spec = make_spec(dataset, config, encoders)
+    if overwrite or not out.exists():
+        text = {
+            labels: encoders.vlm.encode_text(spec.labels(labels).prompts)
+            for labels in spec.label_sets
+        }
+        create_store(out, spec, video_table(dataset), text, overwrite=overwrite)
+    else:
+        with open_store(out) as store:
+            store.check_spec(spec)
+    with StoreWriter(out) as writer:
+        return _Extraction(dataset, config, encoders, writer, progress).run(retry_failed)
+
+
+def make_spec(dataset: Dataset, config: ExtractConfig, encoders: Encoders) -> StoreSpec:
+    """Everything that the features will depend on."""
+    return StoreSpec(
+        dataset=dataset.name,
+        activity=dataset.activity,
+        steps=dataset.steps,
+        sampling=Sampling(config.frames, config.views),
+        vlm=encoders.vlm.spec,
+        video=encoders.video.spec,
+        precision=encoders.precision,
+        libraries=library_versions(),
+        videos_sha256=video_table(dataset).digest(),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Of everything that pixels and features pass through."""
+    names = ("torch", "open_clip_torch", "timm", "pillow", "numpy")
+    return {
+        "extractor": EXTRACTOR,
+        **decoder_versions(),
+        **{name: version(name) for name in names},
+    }
+
+
+def prepare_video(
+    path: Path, sampling: Sampling, encoders: dict[str, Encoder]
+) -> dict[str, np.ndarray]:
+    """Decode a video's frames and make them the encoders' input, one frame at a time.
+
+    Returns, by encoder, clips [views * L / F, F, S, S, 3] uint8. Raises VideoError.
+    """
+    total = sampling.views * sampling.frames
+    prepared: dict[str, np.ndarray] = {}
+    for places, frame in iter_frames(path, sampling.frames, sampling.views):
+        for name, encoder in encoders.items():
+            small = encoder.prepare(frame)
+            if name not in prepared:
+                prepared[name] = np.empty((total, *small.shape), np.uint8)
+            prepared[name][places] = small
+    return {
+        name: prepared[name].reshape(-1, encoder.clip_frames, *prepared[name].shape[1:])
+        for name, encoder in encoders.items()
+    }
+
+
+class _Extraction:
+    """One run of the pipeline. The main thread encodes; threads decode; one thread writes."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: ExtractConfig,
+        encoders: Encoders,
+        writer: StoreWriter,
+        progress: bool,
+    ) -> None:
+        self.dataset, self.encoders, self.writer = dataset, encoders, writer
+        self.sampling = Sampling(config.frames, config.views)
+        self.threads = config.decode_threads or (8 if encoders.device.type == "cuda" else 1)
+        self.progress = progress
+        self.summary = Summary(counts={})
+        self.half: dict[int, dict[str, np.ndarray]] = {}
+        self.writes: deque[Future[None]] = deque()
+
+    def run(self, retry_failed: bool) -> Summary:
+        pending = self._pending(retry_failed)
+        self._say_what_is_ahead(pending)
+        began = time.perf_counter()
+        with _stop_signals() as stop, ThreadPoolExecutor(1) as self.write_thread:
+            with self._bar(len(pending)) as self.bar:
+                self._encode_all(pending, stop)
+            while self.writes:
+                self.writes.popleft().result()
+        self.summary.seconds = time.perf_counter() - began
+        self.summary.counts = self.writer.counts
+        if stop.number:
+            raise StoppedError(stop.number, len(self.writer.pending))
+        return self.summary
+
+    def _pending(self, retry_failed: bool) -> list[int]:
+        """Rows to do. What was missing and is there now is to do; what is not there is missing."""
+        videos = self.dataset.videos
+        found = [row for row in self.writer.rows(Status.MISSING) if videos[row].path is not None]
+        self.writer.reset(found)
+        if retry_failed:
+            self.writer.reset(self.writer.rows(Status.FAILED))
+        for row in self.writer.pending:
+            if videos[row].path is None:
+                self.writer.missing(row)
+        return [int(row) for row in self.writer.pending]
+
+    def _encode_all(self, pending: list[int], stop: _Stop) -> None:
+        batchers = self.encoders.batchers()
+        for row, decoded in self._decoded(pending, stop):
+            if isinstance(decoded, VideoError):
+                self._fail(row, decoded)
+                continue
+            for name, clips in decoded.items():
+                self._collect(name, batchers[name].push(row, clips))
+        for name, batcher in batchers.items():
+            self._collect(name, batcher.flush())
+
+    def _decoded(
+        self, pending: list[int], stop: _Stop
+    ) -> Iterator[tuple[int, dict[str, np.ndarray] | VideoError]]:
+        """Decoded videos in the order of their rows, a few ahead of the encoders."""
+        todo = iter(pending)
+        ahead: deque[tuple[int, Future[dict[str, np.ndarray]]]] = deque()
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
+            while True:
+                while len(ahead) <= self.threads and not stop.number:
+                    if (row := next(todo, None)) is None:
+                        break
+                    path = self.dataset.videos[row].path
+                    task = pool.submit(prepare_video, path, self.sampling, self.encoders.named)
+                    ahead.append((row, task))
+                if not ahead:
+                    return
+                row, task = ahead.popleft()
+                waiting = time.perf_counter()
+                error = task.exception()
+                self.summary.waiting += time.perf_counter() - waiting
+                if error is None:
+                    yield row, task.result()
+                elif isinstance(error, VideoError):
+                    yield row, error
+                else:
+                    raise error
+
+    def _collect(self, name: str, finished: Iterator[tuple[int, np.ndarray]]) -> None:
+        """Store the videos that both encoders have finished."""
+        for row, features in finished:
+            encoder = self.encoders.named[name]
+            shape = (self.sampling.views, encoder.spec.tokens, encoder.spec.width)
+            half = self.half.setdefault(row, {})
+            half[name] = features.reshape(shape)
+            if len(half) == 2:
+                both = self.half.pop(row)
+                self._write(row, both["vlm"], both["video"])
+
+    def _write(self, row: int, vlm: np.ndarray, video: np.ndarray) -> None:
+        def put() -> None:
+            try:
+                self.writer.put(row, vlm, video)
+            except VideoError as error:  # not finite, or too large for float16
+                self.writer.fail(row, str(error))
+                self.summary.failures[self.dataset.videos[row].id] = str(error)
+
+        self._later(put)
+        self.summary.videos += 1
+        self.summary.frames += self.sampling.views * self.sampling.frames
+        self._advance()
+
+    def _fail(self, row: int, error: VideoError) -> None:
+        self.summary.failures[self.dataset.videos[row].id] = str(error)
+        self._later(lambda: self.writer.fail(row, str(error)))
+        self._advance()
+
+    def _later(self, write: Any) -> None:
+        """Hand a write to the writing thread; wait when it falls behind, raise what it raised."""
+        self.writes.append(self.write_thread.submit(write))
+        while len(self.writes) > 8 or (self.writes and self.writes[0].done()):
+            self.writes.popleft().result()
+
+    def _bar(self, total: int) -> Any:
+        return tqdm(
+            total=total, desc="extract", unit="video", disable=None if self.progress else True
+        )
+
+    def _advance(self) -> None:
+        self.bar.update()
+        seconds = self.bar.format_dict["elapsed"] or 1e-9
+        self.bar.set_postfix_str(
+            f"{self.summary.frames / seconds:.1f} frames/s, "
+            f"waiting {self.summary.waiting / seconds:.0%}, "
+            f"failed {len(self.summary.failures)}",
+            refresh=False,
+        )
+
+    def _say_what_is_ahead(self, pending: list[int]) -> None:
+        if not self.progress:
+            return
+        encoders, counts = self.encoders, self.writer.counts
+        tqdm.write(
+            f"{encoders.device} {encoders.precision} | "
+            + " | ".join(
+                f"{name} {e.spec.name} ({e.spec.weights})" for name, e in encoders.named.items()
+            )
+            + f" | {self.sampling.frames} frames x {self.sampling.views} views"
+        )
+        tqdm.write(
+            f"{self.dataset.name}: {counts[Status.DONE]} videos done, {len(pending)} to do, "
+            f"{counts[Status.MISSING]} missing, {counts[Status.FAILED]} failed before"
+        )
+
+
+@dataclass
+class _Stop:
+    number: int = 0
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """The first SIGINT or SIGTERM asks for a clean stop, a second one has its usual effect.
+
+    Only the main thread may set handlers: elsewhere (a library call in a thread) nothing changes.
+    """
+    stop = _Stop()
+    before: dict[int, Any] = {}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.number = number
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
+
+    with contextlib.suppress(ValueError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def encode_files(
+    paths: Sequence[Path], spec: StoreSpec, *, device: str = "auto"
+) -> tuple[dict[str, np.ndarray], dict[Path, str]]:
+    """New videos through the encoders of an existing store, without one: for prediction.
+
+    Returns the features of view 0 by encoder, [m, L, D] and [m, Lv, Dv], of the videos that could
+    be decoded, in their order; and path -> reason of those that could not. Raises WeightsError
+    where the weights are not those that the spec names.
+    """
+    config = ExtractConfig(
+        frames=spec.sampling.frames,
+        vlm=spec.vlm.name,
+        vlm_weights=spec.vlm.weights,
+        video_encoder=spec.video.name,
+        video_weights=spec.video.weights,
+        precision=spec.precision,
+        device=device,
+    )
+    encoders = Encoders.load(config)
+    check_same_weights(spec, encoders)
+    sampling = dataclasses.replace(spec.sampling, views=1)
+    failures: dict[Path, str] = {}
+    features: dict[str, list[np.ndarray]] = {"vlm": [], "video": []}
+    for path in tqdm(paths, desc="encode", unit="video", disable=None, leave=False):
+        try:
+            clips = prepare_video(path, sampling, encoders.named)
+        except VideoError as error:
+            failures[path] = str(error)
+            continue
+        for name, batcher in encoders.batchers().items():
+            [(_, encoded)] = [*batcher.push(0, clips[name]), *batcher.flush()]
+            # Rounded as a store would, so that a prediction is that of the stored features.
+            features[name].append(encoded.reshape(-1, encoded.shape[-1]).astype(np.float16))
+    return {name: np.array(values) for name, values in features.items()}, failures
+
+
+def check_same_weights(spec: StoreSpec, encoders: Encoders) -> None:
+    """Raises PcmciError naming the encoder whose weights are not those of the spec."""
+    for name, encoder in encoders.named.items():
+        wanted = getattr(spec, name)
+        if encoder.spec.sha256 != wanted.sha256:
+            raise PcmciError(
+                f"the {name} encoder's weights {wanted.weights!r} have sha256 "
+                f"{encoder.spec.sha256[:12]}, the run was trained with {wanted.sha256[:12]}"
+            )

@@ -1,0 +1,1 @@
+"""Rows of results to what people look at."""

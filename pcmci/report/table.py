@@ -1,0 +1,59 @@
+"""Scores as tables for a terminal. Numbers come in as fractions and are shown in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+NOTHING = "–"
+
+
+def percent(value: float | None) -> str:
+    """`0.9746` as `97.46`; a dash for an undefined score."""
+    return NOTHING if value is None else f"{100 * value:.2f}"
+
+
+def score_table(scores: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """A row a split: Acc, mAP by every rule it was scored with, ODD beside the truth's own.
+
+    scores: split -> name -> value, as in a run's metrics.json.
+    """
+    names = _score_names(scores)
+    table = Table(title=title, title_justify="left")
+    for name in ["split", "videos", *names, "coverage"]:
+        table.add_column(name, justify="left" if name == "split" else "right")
+    for split, values in scores.items():
+        cells = [percent(values.get(name)) for name in names]
+        table.add_row(split, str(values["videos"]), *cells, percent(values["coverage"]))
+    return table
+
+
+def tau_table(scores: Mapping[str, Any], taus: Iterable[str], split: str) -> Table:
+    """A row a tau: ODD of the predictions, of the truth, and the share of implausible pairs."""
+    table = Table(title=f"ODD over tau, {split}", title_justify="left")
+    for name in ("tau", "ODD", "truth", "implausible"):
+        table.add_column(name, justify="right")
+    for tau in taus:
+        name = f"ODD@{tau}"
+        values = (scores.get(name), scores.get(f"{name} truth"), scores.get(f"{name} implausible"))
+        table.add_row(tau, *map(percent, values))
+    return table
+
+
+def show(*tables: Table) -> None:
+    """Print tables as wide as they need to be where nobody looks at a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    for table in tables:
+        console.print(table)
+
+
+def _score_names(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Acc, the mAPs and the ODDs that any split has; not the counts behind them."""
+    behind = ("Acc correct", "Acc videos", "mAP classes", "ODD undefined pairs")
+    seen = dict.fromkeys(name for values in scores.values() for name in values)
+    return [n for n in seen if n.startswith(("Acc", "mAP", "ODD")) and n not in behind]
