@@ -26,7 +26,7 @@ app = typer.Typer(
 store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, check it, copy it.")
 app.add_typer(store_app, name="store")
 
-EXTRACT_SETTINGS = {
+EXTRACT_SETTINGS: dict[str, tuple[type, dataclasses.Field[Any]]] = {
     field.name: (ExtractConfig, field) for field in dataclasses.fields(ExtractConfig)
 }
 

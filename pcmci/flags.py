@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -13,7 +13,7 @@ Command = Callable[..., None]
 
 
 def with_flags(
-    settings: dict[str, tuple[type, dataclasses.Field[Any]]],
+    settings: Mapping[str, tuple[type, dataclasses.Field[Any]]],
 ) -> Callable[[Command], Command]:
     """Give a command one option a setting; their values reach its parameter `settings` as a dict.
 

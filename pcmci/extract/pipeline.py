@@ -81,7 +81,7 @@ class Encoders:
         device = choose_device(config.device)
         precision = choose_precision(config.precision, device)
         where: dict[str, Any] = {
-            "device": device,
+            "device": str(device),
             "precision": precision,
             "frames": config.frames,
         }
@@ -253,6 +253,7 @@ class _Extraction:
                     if (row := next(todo, None)) is None:
                         break
                     path = self.dataset.videos[row].path
+                    assert path is not None  # `_pending` recorded those as missing
                     task = pool.submit(prepare_video, path, self.sampling, self.encoders.named)
                     ahead.append((row, task))
                 if not ahead:
@@ -360,8 +361,8 @@ def _stop_signals() -> Iterator[_Stop]:
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 def encode_files(

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pcmci.cache.store import Store
+if TYPE_CHECKING:
+    from pcmci.cache.store import Store
 
 WEIGHTS = "weights"
 """The S~ of the frozen embeddings, beside the store's own `vlm` and `video`."""

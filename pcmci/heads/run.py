@@ -250,8 +250,12 @@ class _Learner:
             )
             return logits[self.scored]
 
-        def look() -> dict[str, float]:
-            return self._headlines(labels, predict())
+        latest: dict[int, np.ndarray] = {}
+
+        def look(epoch: int) -> dict[str, float]:
+            latest.clear()
+            latest[epoch] = predict()
+            return self._headlines(labels, latest[epoch])
 
         steps = f"{labels} {order_name(self.model_config.order)} seed {config.seed}"
         with tqdm(
@@ -272,7 +276,8 @@ class _Learner:
                 board.add_scalar(f"{labels}/{HEADLINE[labels]} {split}", value, epoch)
         info |= self._facts(labels, model, features, history, len(train))
         info["seconds"] = time.perf_counter() - began
-        return model, self._label_predictions(labels, predict()), info
+        logits = latest[history.chosen] if history.chosen in latest else predict()
+        return model, self._label_predictions(labels, logits), info
 
     def _labelled(self, labels: str) -> np.ndarray:
         """[n] bool: the videos that the label set says something about."""

@@ -92,14 +92,14 @@ def fit(
     config: TrainConfig,
     *,
     precision: str = "fp32",
-    look: Callable[[], dict[str, float]] | None = None,
+    look: Callable[[int], dict[str, float]] | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> History:
     """Train a model where it lies; afterwards it has the weights of `History.chosen`.
 
     rows: [m] rows to train on. targets: [n] int64 or [n, N] float32 on the model's device, by
-    row. look: scores the model as it stands, a headline a split; its `val` chooses the epoch,
-    without one the last epoch stays. Raises DivergedError.
+    row. look: scores the model as it stands after an epoch, a headline a split; its `val`
+    chooses the epoch, without one the last epoch stays. Raises DivergedError.
     """
     device = targets.device
     model.to(device).train()
@@ -132,7 +132,7 @@ def fit(
         history.loss.append(mean)
         on_epoch(epoch, mean)
         if look and (epoch % config.eval_every == 0 or epoch == config.epochs):
-            history.looks[epoch] = look()
+            history.looks[epoch] = look(epoch)
             model.train()
             winner = history.best("val")
             if winner and winner[0] == epoch:

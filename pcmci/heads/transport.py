@@ -70,7 +70,8 @@ def refine(log_s: Tensor, plan: Tensor | None, mode: str) -> Tensor:
     assert plan is not None  # the caller's mistake, not a user's
     if mode == "plan":
         return plan / plan.sum(-1, keepdim=True)
-    return (log_s + plan.log()).softmax(-1)
+    # Where a float32 plan underflows to 0, log P* is -inf and its gradient NaN.
+    return (log_s + plan.clamp_min(torch.finfo(plan.dtype).tiny).log()).softmax(-1)
 
 
 def needs_plan(config: TransportConfig) -> bool:

@@ -1,0 +1,67 @@
+"""The data sets: from their official annotations to records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcmci.errors import UsageError
+from pcmci.extract.datasets import breakfast, charades, coin, folder
+from pcmci.extract.datasets.records import Dataset, Segment, Video
+
+__all__ = ["DATASETS", "Dataset", "DatasetSource", "Segment", "Video", "load_dataset"]
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """How a data set is read, and where it lies if the user does not say.
+
+    parse: (videos, annotations) to the data set.
+    videos: the default folder.
+    annotations: the default files or folders, the first that exists is taken; () where the
+        annotations lie with the videos.
+    """
+
+    parse: Callable[[Path, Path], Dataset]
+    videos: str
+    annotations: tuple[str, ...] = ()
+
+
+DATASETS: dict[str, DatasetSource] = {
+    "breakfast": DatasetSource(
+        breakfast.parse,
+        "data/breakfast/videos",
+        ("data/breakfast/segmentation_coarse", "data/breakfast/groundTruth"),
+    ),
+    "coin": DatasetSource(
+        coin.parse, "data/coin/videos", ("data/coin/COIN.json", "data/coin/COIN.json.gz")
+    ),
+    "charades": DatasetSource(charades.parse, "data/charades/videos", ("data/charades",)),
+    "folder": DatasetSource(folder.parse, "data/folder"),
+}
+
+
+def load_dataset(name: str, videos: Path | None = None, annotations: Path | None = None) -> Dataset:
+    """The data set called `name`, from its default places where none is given.
+
+    Raises UsageError that names every place where something is missing, and what
+    `DatasetSource.parse` raises.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
+    source = DATASETS[name]
+    videos = Path(source.videos) if videos is None else videos
+    looked = (
+        [annotations] if annotations is not None else [Path(place) for place in source.annotations]
+    )
+    found = next((place for place in looked or [videos] if place.exists()), None)
+    missing = []
+    if not videos.is_dir():
+        missing.append(f"no folder of videos at {videos} (--videos names another)")
+    if found is None and looked:
+        places = " or ".join(map(str, looked))
+        missing.append(f"no annotations at {places} (--annotations names others)")
+    if missing or found is None:
+        raise UsageError(f"data set {name!r} is not there: {'; '.join(missing)}")
+    return source.parse(videos, found)

@@ -1,0 +1,156 @@
+"""What a file format has to offer: arrays in whole chunks of rows, each under a checksum.
+
+Zarr and HDF5 differ in nothing but this. Everything a store means (status, journal, resuming) is
+written once, above it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pcmci.errors import StoreError, UsageError
+
+CHECKSUM_BYTES = 4
+"""Both crc32c and Fletcher-32 follow the chunk as four bytes, little-endian."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An array and how it is cut: `rows` rows a chunk, the last one padded up to that.
+
+    dtype: as numpy spells it, with its byte order: `<f2`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    rows: int
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        return (self.rows, *self.shape[1:])
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Of one chunk with its padding, without its checksum."""
+        return prod(self.chunk_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks cover all rows."""
+        return -(-self.shape[0] // self.rows)
+
+    @property
+    def fill(self) -> float | int:
+        """What was never written reads as: NaN where the type has it, so that it is noticed."""
+        return float("nan") if np.dtype(self.dtype).kind == "f" else 0
+
+    def span(self, chunk: int) -> slice:
+        """The rows of a chunk, without its padding."""
+        return slice(chunk * self.rows, min((chunk + 1) * self.rows, self.shape[0]))
+
+    def padded(self, rows: np.ndarray) -> np.ndarray:
+        """A whole chunk that begins with `rows`; the rest is fill."""
+        block = np.full(self.chunk_shape, self.fill, self.dtype)
+        block[: len(rows)] = rows
+        return block
+
+    def empty(self, chunk: int) -> np.ndarray:
+        """Room for the rows of a chunk, without its padding."""
+        span = self.span(chunk)
+        return np.empty((span.stop - span.start, *self.shape[1:]), self.dtype)
+
+
+class ChunkError(StoreError):
+    """A chunk cannot be read back as it was written."""
+
+    def __init__(self, array: str, chunk: int, problem: str) -> None:
+        self.array, self.chunk, self.problem = array, chunk, problem
+        super().__init__(f"chunk {chunk} of {array} {problem}")
+
+
+class Chunks(Protocol):
+    """An open file of one format. Reading is safe from several threads, writing from one.
+
+    Every method raises StoreError with one line for what the file system or the library says.
+    """
+
+    @classmethod
+    def create(cls, path: Path, layouts: Mapping[str, Layout]) -> None:
+        """Make the file with all its arrays; nothing may be at `path`."""
+        ...
+
+    def __init__(self, path: Path, writable: bool = False) -> None: ...
+
+    def layout(self, array: str) -> Layout:
+        """As the file has it. Raises StoreError where the array is absent or not of our making."""
+        ...
+
+    def stored(self, array: str) -> set[int]:
+        """The chunks that exist."""
+        ...
+
+    def read(self, array: str, chunk: int, out: np.ndarray) -> None:
+        """Read a chunk's rows into `out` (contiguous, of `Layout.empty`'s shape and type).
+
+        Raises ChunkError where the chunk is missing, cut short or does not match its checksum.
+        """
+        ...
+
+    def checksum(self, array: str, chunk: int) -> bytes:
+        """The checksum as stored, b"" for a chunk that does not exist. Checks nothing."""
+        ...
+
+    def write(self, array: str, chunk: int, rows: np.ndarray, durable: bool = True) -> None:
+        """Write a whole chunk from its rows. With `durable`, and after `sync`, it is on disk."""
+        ...
+
+    def sync(self) -> None:
+        """Wait until everything written is on disk."""
+        ...
+
+    def leftovers(self) -> list[Path]:
+        """Files of writes that were cut off. They do no harm; the next write removes them."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def file_format(path: Path) -> type[Chunks]:
+    """By suffix: `.zarr`, or `.h5` and `.hdf5`. Raises UsageError for another one."""
+    if path.suffix == ".zarr":
+        from pcmci.cache.zarr_store import ZarrChunks
+
+        return ZarrChunks
+    if path.suffix in (".h5", ".hdf5"):
+        from pcmci.cache.hdf5_store import Hdf5Chunks
+
+        return Hdf5Chunks
+    raise UsageError(f"{path}: a store's name ends in .zarr, .h5 or .hdf5")
+
+
+def open_chunks(path: Path, writable: bool = False) -> Chunks:
+    """Raises StoreError where there is no store, UsageError for a name of no known format."""
+    open_file = file_format(path)
+    if not path.exists():
+        raise StoreError(f"{path} does not exist; pcmci extract makes it")
+    return open_file(path, writable)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """`features/coin.zarr` and `.lock`: `features/coin.zarr.lock`."""
+    return path.with_name(path.name + suffix)
+
+
+def delete(path: Path) -> None:
+    """A file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

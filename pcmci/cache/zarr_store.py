@@ -1,0 +1,166 @@
+"""Zarr v3, a folder: every chunk is a file of its own with its crc32c behind it.
+
+zarr-python makes the arrays, and any Zarr v3 reader reads them. The chunks themselves pass straight
+between file and array, since the way through zarr-python takes 1.5 to 3.6 times as long as
+`np.fromfile` and this one about as long. There is no compressor: features shrink by 6 to 8 %.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from pcmci.cache.chunks import CHECKSUM_BYTES, ChunkError, Layout
+from pcmci.errors import StoreError
+
+PARTIAL = ".partial"
+
+
+class ZarrChunks:
+    """A chunk appears by renaming, so it is there whole or not at all."""
+
+    def __init__(self, path: Path, writable: bool = False) -> None:
+        if not (path / "zarr.json").is_file():
+            raise StoreError(f"{path} is not a feature store: it has no zarr.json")
+        self._path = path
+        self._renamed_in: set[Path] = set()
+        self.layout = cache(self._read_layout)  # type: ignore[method-assign]
+
+    @classmethod
+    def create(cls, path: Path, layouts: Mapping[str, Layout]) -> None:
+        import zarr
+        from zarr.codecs import Crc32cCodec
+
+        try:
+            group = zarr.create_group(str(path), zarr_format=3)
+            for array, layout in layouts.items():
+                group.create_array(
+                    array,
+                    shape=layout.shape,
+                    dtype=layout.dtype,
+                    chunks=layout.chunk_shape,
+                    fill_value=layout.fill,
+                    filters=None,
+                    compressors=[Crc32cCodec()],
+                    chunk_key_encoding={"name": "default", "separator": "."},
+                )
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+
+    def layout(self, array: str) -> Layout:
+        return self._read_layout(array)
+
+    def _read_layout(self, array: str) -> Layout:
+        path = self._path / array / "zarr.json"
+        try:
+            return _parse_layout(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            raise StoreError(f"{self._path} is not a feature store: it has no {array}") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path} is damaged: {error}") from error
+
+    def stored(self, array: str) -> set[int]:
+        # c.7.0.0.0 is the eighth chunk of an array of four axes.
+        names = [entry.name.split(".") for entry in os.scandir(self._path / array)]
+        axes = len(self.layout(array).shape)
+        return {
+            int(parts[1]) for parts in names if len(parts) == 1 + axes and parts[1].isdecimal()
+        }
+
+    def read(self, array: str, chunk: int, out: np.ndarray) -> None:
+        rest = np.empty(self.layout(array).chunk_bytes - out.nbytes + CHECKSUM_BYTES, np.uint8)
+        try:
+            file = os.open(self._file(array, chunk), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                got = os.readv(file, [out, rest])
+            finally:
+                os.close(file)
+        except FileNotFoundError:
+            raise ChunkError(array, chunk, "is missing") from None
+        except OSError as error:
+            raise ChunkError(array, chunk, f"cannot be read: {error.strerror}") from error
+        if got != out.nbytes + rest.nbytes:
+            raise ChunkError(array, chunk, "is cut short")
+        padding, stored = rest[:-CHECKSUM_BYTES], rest[-CHECKSUM_BYTES:]
+        if _crc32c(out, padding) != stored.tobytes():
+            raise ChunkError(array, chunk, "does not match its checksum")
+
+    def checksum(self, array: str, chunk: int) -> bytes:
+        try:
+            file = os.open(self._file(array, chunk), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return b""
+        try:
+            return os.pread(file, CHECKSUM_BYTES, self.layout(array).chunk_bytes)
+        finally:
+            os.close(file)
+
+    def write(self, array: str, chunk: int, rows: np.ndarray, durable: bool = True) -> None:
+        block = self.layout(array).padded(rows)
+        target = self._file(array, chunk)
+        partial = target.with_name(target.name + PARTIAL)
+        try:
+            with open(partial, "wb") as file:
+                file.write(block.data)
+                file.write(_crc32c(block))
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            partial.replace(target)
+        except OSError as error:
+            raise StoreError(f"{target} cannot be written: {error.strerror}") from error
+        self._renamed_in.add(target.parent)
+
+    def sync(self) -> None:
+        for folder in self._renamed_in:
+            sync_folder(folder)
+        self._renamed_in.clear()
+
+    def leftovers(self) -> list[Path]:
+        return sorted(self._path.rglob(f"*{PARTIAL}"))
+
+    def close(self) -> None:
+        pass
+
+    def _file(self, array: str, chunk: int) -> Path:
+        zeros = ".0" * (len(self.layout(array).shape) - 1)
+        return self._path / array / f"c.{chunk}{zeros}"
+
+
+def _parse_layout(meta: dict[str, Any]) -> Layout:
+    """Raises ValueError, KeyError or TypeError for anything but an array of our making."""
+    shape, rows = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
+    dtype = np.dtype(meta["data_type"]).newbyteorder("<")
+    codecs = [codec["name"] for codec in meta["codecs"]]
+    endian = meta["codecs"][0].get("configuration", {}).get("endian", "little")
+    keys = meta["chunk_key_encoding"]
+    if codecs != ["bytes", "crc32c"] or endian != "little":
+        raise ValueError(f"codecs {codecs} ({endian}) are not bytes (little), crc32c")
+    if keys["name"] != "default" or keys["configuration"]["separator"] != ".":
+        raise ValueError(f"chunk keys {keys} are not c.0.0")
+    if len(rows) != len(shape) or rows[1:] != shape[1:] or rows[0] < 1:
+        raise ValueError(f"chunks {rows} do not cut {shape} along the first axis")
+    return Layout(tuple(shape), dtype.str, rows[0])
+
+
+def _crc32c(*parts: np.ndarray) -> bytes:
+    value = 0
+    for part in parts:
+        value = google_crc32c.extend(value, part)
+    return value.to_bytes(CHECKSUM_BYTES, "little")
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

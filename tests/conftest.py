@@ -1,0 +1,102 @@
+"""What several test files share: tiny videos, tiny encoders, stores of made-up features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+TINY_CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {
+        "context_length": 32,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 1,
+    },
+}
+"""A model in open_clip's own configuration format, small enough for a test."""
+
+
+def needs(path: Path) -> Path:
+    """The path, or a skipped test where the shared data are not there."""
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_videos() -> Path:
+    """Eleven real clips."""
+    return needs(DATA / "videos")
+
+
+@pytest.fixture(scope="session")
+def coin_json() -> Path:
+    """All of COIN's annotation."""
+    return needs(DATA / "coin" / "COIN.json.gz")
+
+
+@pytest.fixture(scope="session")
+def breakfast_annotations() -> Path:
+    """Most of Breakfast's annotation."""
+    return needs(DATA / "breakfast" / "segmentation_coarse")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> Path:
+    """The config file of a tiny CLIP."""
+    path = tmp_path_factory.mktemp("clip") / "tiny.json"
+    path.write_text(json.dumps(TINY_CLIP))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_encoders(tiny_clip) -> dict[str, str]:
+    """Settings of an extraction with tiny random encoders."""
+    return {
+        "vlm": str(tiny_clip),
+        "vlm_weights": "random:0",
+        "video_encoder": "timesformer-tiny",
+        "video_weights": "random:0",
+    }
+
+
+def write_video(path: Path, frames: int, seed: int, size: int = 48) -> None:
+    """An H.264 film of moving noise, different for each seed."""
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for index in range(frames):
+            picture = np.roll(base, index, axis=index % 2)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+@pytest.fixture(scope="session")
+def tiny_videos(tmp_path_factory) -> Path:
+    """A `folder` data set: two classes, eight films, one that is no film and one that is not
+    there."""
+    folder = tmp_path_factory.mktemp("films")
+    rows = ["video,split,activity,steps"]
+    for index in range(8):
+        write_video(folder / f"film{index}.mp4", frames=20 + index, seed=index)
+        split = "test" if index % 4 == 3 else "train"
+        steps = ["open;pour", "pour", "open;close", "close"][index % 4]
+        rows.append(f"film{index}.mp4,{split},{'tea' if index % 2 else 'coffee'},{steps}")
+    (folder / "broken.mp4").write_text("<html>not a film</html>")
+    rows += ["broken.mp4,test,tea,pour", "lost.mp4,train,coffee,open"]
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
