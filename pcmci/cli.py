@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,7 +16,7 @@ import typer
 from pcmci.errors import PcmciError, UsageError
 from pcmci.extract.config import ExtractConfig
 from pcmci.flags import with_flags
-from pcmci.heads.config import parse_memory, parse_order, parse_taus, settings
+from pcmci.heads.config import configure, parse_memory, parse_order, parse_taus, settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -168,6 +170,7 @@ def train_heads(
     stages = parse_order(order)
     asked = tuple(part.strip() for part in labels.split(",")) if labels else None
     bytes_ = parse_memory(memory) if memory else None
+    configure(stages, asked or (), settings)  # refuse bad values before anything is opened
     from pcmci.cache.store import open_store
     from pcmci.heads.run import train_heads as run_train
 
@@ -264,9 +267,9 @@ def _find_store(dataset: str | None, features: Path | None) -> Path:
         sought = f"{folder}/{dataset}.zarr or .h5"
     else:
         found = sorted(p for p in folder.glob("*") if p.suffix in suffixes)
-        sought = f"a store under {folder}/"
+        sought = f"store under {folder}/"
     if not found:
-        raise UsageError(f"there is no {sought}: run pcmci extract first, or name one: --features")
+        raise UsageError(f"no {sought}: run pcmci extract first, or name one: --features")
     if len(found) > 1:
         raise UsageError(f"which one? --features {' | '.join(map(str, found))}")
     if dataset is None:
@@ -348,7 +351,19 @@ def store_verify(path: StorePath, as_json: AsJson = False) -> None:
 
     Example: pcmci store verify features/coin.zarr
     """
-    raise NotImplementedError
+    from pcmci.cache.verify import verify
+
+    with _progress("verify", "chunk", as_json) as advance:
+        found = verify(path, advance)
+    hurt = [damage for damage in found if not damage.harmless]
+    if as_json:
+        _print_json({"store": str(path), "damage": [dataclasses.asdict(d) for d in found]})
+    else:
+        for damage in found:
+            print(f"{'note' if damage.harmless else 'damaged'}: {damage}")
+        print(f"{path}: {'every chunk is as it was written' if not hurt else 'DAMAGED'}")
+    if hurt:
+        raise typer.Exit(1)
 
 
 @store_app.command("failures")
@@ -380,12 +395,33 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
 def store_convert(
     source: StorePath,
     target: Annotated[Path, typer.Argument(help="The new store, .zarr or .h5.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a store that is there.")
+    ] = False,
 ) -> None:
     """Copy a store into the other format, equal to the last bit.
 
     Example: pcmci store convert features/coin.zarr features/coin.h5
     """
-    raise NotImplementedError
+    from pcmci.cache.convert import convert
+
+    with _progress("convert", "chunk", False) as advance:
+        convert(source, target, overwrite=overwrite, progress=advance)
+    print(target)
+
+
+@contextlib.contextmanager
+def _progress(what: str, unit: str, silent: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that reports (done, of how many)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=unit, disable=True if silent else None, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
 
 
 def _print_json(content: Any) -> None:

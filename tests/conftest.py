@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+from pcmci import cli
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -100,3 +104,32 @@ def tiny_videos(tmp_path_factory) -> Path:
     rows += ["broken.mp4,test,tea,pour", "lost.mp4,train,coffee,open"]
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def pcmci(capsys, monkeypatch):
+    """Run a command in this process: `pcmci("store", "info", path)`."""
+
+    def run(*arguments: object) -> Answer:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["pcmci", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        code = left.value.code
+        said = capsys.readouterr()
+        return Answer(0 if code is None else int(code), said.out, said.err)
+
+    return run

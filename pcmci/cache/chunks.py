@@ -6,8 +6,10 @@ written once, above it.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -70,9 +72,18 @@ class Layout:
 class ChunkError(StoreError):
     """A chunk cannot be read back as it was written."""
 
-    def __init__(self, array: str, chunk: int, problem: str) -> None:
-        self.array, self.chunk, self.problem = array, chunk, problem
-        super().__init__(f"chunk {chunk} of {array} {problem}")
+    def __init__(self, path: Path, array: str, chunk: int, problem: str) -> None:
+        self.path, self.array, self.chunk, self.problem = path, array, chunk, problem
+        super().__init__(f"{path} is damaged: chunk {chunk} of {array} {problem}")
+
+    def naming(self, ids: Sequence[str], chunks: int = 1) -> StoreError:
+        """The same, with the videos hurt; chunks: how many are damaged, this being the first."""
+        more = f" (and {chunks - 1} more chunks)" if chunks > 1 else ""
+        others = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        return StoreError(
+            f"{self}{more}; videos hurt: {', '.join(ids[:3])}{others}. "
+            f"pcmci store verify {self.path} names all"
+        )
 
 
 class Chunks(Protocol):
@@ -80,6 +91,8 @@ class Chunks(Protocol):
 
     Every method raises StoreError with one line for what the file system or the library says.
     """
+
+    path: Path
 
     @classmethod
     def create(cls, path: Path, layouts: Mapping[str, Layout]) -> None:
@@ -135,12 +148,26 @@ def file_format(path: Path) -> type[Chunks]:
     raise UsageError(f"{path}: a store's name ends in .zarr, .h5 or .hdf5")
 
 
-def open_chunks(path: Path, writable: bool = False) -> Chunks:
-    """Raises StoreError where there is no store, UsageError for a name of no known format."""
-    open_file = file_format(path)
+def check_exists(path: Path) -> None:
+    """Raises StoreError where nothing is, UsageError for a name of no known format."""
+    file_format(path)
     if not path.exists():
         raise StoreError(f"{path} does not exist; pcmci extract makes it")
-    return open_file(path, writable)
+
+
+def open_chunks(path: Path, writable: bool = False) -> Chunks:
+    """Raises StoreError where there is no store, UsageError for a name of no known format."""
+    check_exists(path)
+    return file_format(path)(path, writable)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the file system refuses, as a StoreError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -154,3 +181,12 @@ def delete(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -107,6 +107,7 @@ class EncoderSpec:
     weights: where they came from, as the user gave it (`openai`, `random:0`, a path, a hub id).
     sha256: of the loaded tensors, so that a moved file is the same and a changed one is not.
     tokens: vectors a view (L or Lv). width: of each (D or Dv).
+    parameters: how many numbers the encoder has, all of them frozen.
     """
 
     name: str
@@ -115,6 +116,7 @@ class EncoderSpec:
     tokens: int
     width: int
     preprocessing: Preprocessing
+    parameters: int
 
 
 @dataclass(frozen=True)

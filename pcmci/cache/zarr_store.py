@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
-from pcmci.cache.chunks import CHECKSUM_BYTES, ChunkError, Layout
+from pcmci.cache.chunks import CHECKSUM_BYTES, ChunkError, Layout, sync_folder, writing
 from pcmci.errors import StoreError
 
 PARTIAL = ".partial"
@@ -29,16 +28,16 @@ class ZarrChunks:
     def __init__(self, path: Path, writable: bool = False) -> None:
         if not (path / "zarr.json").is_file():
             raise StoreError(f"{path} is not a feature store: it has no zarr.json")
-        self._path = path
+        self.path = path
+        self._layouts: dict[str, Layout] = {}
         self._renamed_in: set[Path] = set()
-        self.layout = cache(self._read_layout)  # type: ignore[method-assign]
 
     @classmethod
     def create(cls, path: Path, layouts: Mapping[str, Layout]) -> None:
         import zarr
         from zarr.codecs import Crc32cCodec
 
-        try:
+        with writing(path):
             group = zarr.create_group(str(path), zarr_format=3)
             for array, layout in layouts.items():
                 group.create_array(
@@ -51,46 +50,36 @@ class ZarrChunks:
                     compressors=[Crc32cCodec()],
                     chunk_key_encoding={"name": "default", "separator": "."},
                 )
-        except OSError as error:
-            raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
 
     def layout(self, array: str) -> Layout:
-        return self._read_layout(array)
-
-    def _read_layout(self, array: str) -> Layout:
-        path = self._path / array / "zarr.json"
-        try:
-            return _parse_layout(json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            raise StoreError(f"{self._path} is not a feature store: it has no {array}") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{path} is damaged: {error}") from error
+        if array not in self._layouts:
+            self._layouts[array] = self._read_layout(array)
+        return self._layouts[array]
 
     def stored(self, array: str) -> set[int]:
         # c.7.0.0.0 is the eighth chunk of an array of four axes.
-        names = [entry.name.split(".") for entry in os.scandir(self._path / array)]
+        names = [entry.name.split(".") for entry in os.scandir(self.path / array)]
         axes = len(self.layout(array).shape)
-        return {
-            int(parts[1]) for parts in names if len(parts) == 1 + axes and parts[1].isdecimal()
-        }
+        return {int(parts[1]) for parts in names if len(parts) == 1 + axes and parts[1].isdecimal()}
 
     def read(self, array: str, chunk: int, out: np.ndarray) -> None:
         rest = np.empty(self.layout(array).chunk_bytes - out.nbytes + CHECKSUM_BYTES, np.uint8)
         try:
             file = os.open(self._file(array, chunk), os.O_RDONLY | os.O_CLOEXEC)
             try:
-                got = os.readv(file, [out, rest])
+                got = os.readv(file, [out.data, rest.data])
             finally:
                 os.close(file)
         except FileNotFoundError:
-            raise ChunkError(array, chunk, "is missing") from None
+            raise ChunkError(self.path, array, chunk, "is missing") from None
         except OSError as error:
-            raise ChunkError(array, chunk, f"cannot be read: {error.strerror}") from error
+            problem = f"cannot be read: {error.strerror}"
+            raise ChunkError(self.path, array, chunk, problem) from error
         if got != out.nbytes + rest.nbytes:
-            raise ChunkError(array, chunk, "is cut short")
+            raise ChunkError(self.path, array, chunk, "is cut short")
         padding, stored = rest[:-CHECKSUM_BYTES], rest[-CHECKSUM_BYTES:]
         if _crc32c(out, padding) != stored.tobytes():
-            raise ChunkError(array, chunk, "does not match its checksum")
+            raise ChunkError(self.path, array, chunk, "does not match its checksum")
 
     def checksum(self, array: str, chunk: int) -> bytes:
         try:
@@ -107,31 +96,42 @@ class ZarrChunks:
         target = self._file(array, chunk)
         partial = target.with_name(target.name + PARTIAL)
         try:
-            with open(partial, "wb") as file:
+            with writing(target), open(partial, "wb") as file:
                 file.write(block.data)
                 file.write(_crc32c(block))
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
             partial.replace(target)
-        except OSError as error:
-            raise StoreError(f"{target} cannot be written: {error.strerror}") from error
+        except StoreError:
+            partial.unlink(missing_ok=True)
+            raise
         self._renamed_in.add(target.parent)
 
     def sync(self) -> None:
         for folder in self._renamed_in:
-            sync_folder(folder)
+            with writing(folder):
+                sync_folder(folder)
         self._renamed_in.clear()
 
     def leftovers(self) -> list[Path]:
-        return sorted(self._path.rglob(f"*{PARTIAL}"))
+        return sorted(self.path.rglob(f"*{PARTIAL}"))
 
     def close(self) -> None:
         pass
 
     def _file(self, array: str, chunk: int) -> Path:
         zeros = ".0" * (len(self.layout(array).shape) - 1)
-        return self._path / array / f"c.{chunk}{zeros}"
+        return self.path / array / f"c.{chunk}{zeros}"
+
+    def _read_layout(self, array: str) -> Layout:
+        path = self.path / array / "zarr.json"
+        try:
+            return _parse_layout(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            raise StoreError(f"{self.path} is not a feature store: it has no {array}") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path} is damaged: {error}") from error
 
 
 def _parse_layout(meta: dict[str, Any]) -> Layout:
@@ -155,12 +155,3 @@ def _crc32c(*parts: np.ndarray) -> bytes:
     for part in parts:
         value = google_crc32c.extend(value, part)
     return value.to_bytes(CHECKSUM_BYTES, "little")
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -23,7 +23,7 @@ from pcmci.cache.schema import Sampling, Status, StoreSpec
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.writer import StoreWriter
 from pcmci.device import choose_device, choose_precision
-from pcmci.errors import PcmciError, VideoError
+from pcmci.errors import PcmciError, VideoError, WeightsError
 from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
@@ -227,7 +227,7 @@ class _Extraction:
             self.writer.reset(self.writer.rows(Status.FAILED))
         for row in self.writer.pending:
             if videos[row].path is None:
-                self.writer.missing(row)
+                self.writer.missing(row, "not on disk")
         return [int(row) for row in self.writer.pending]
 
     def _encode_all(self, pending: list[int], stop: _Stop) -> None:
@@ -402,11 +402,11 @@ def encode_files(
 
 
 def check_same_weights(spec: StoreSpec, encoders: Encoders) -> None:
-    """Raises PcmciError naming the encoder whose weights are not those of the spec."""
+    """Raises WeightsError naming the encoder whose weights are not those of the spec."""
     for name, encoder in encoders.named.items():
         wanted = getattr(spec, name)
         if encoder.spec.sha256 != wanted.sha256:
-            raise PcmciError(
+            raise WeightsError(
                 f"the {name} encoder's weights {wanted.weights!r} have sha256 "
                 f"{encoder.spec.sha256[:12]}, the run was trained with {wanted.sha256[:12]}"
             )

@@ -61,19 +61,30 @@ def flag_name(entry: dataclasses.Field[Any]) -> str:
     return str(entry.metadata.get("flag", entry.name.replace("_", "-")))
 
 
-def _check_choices(config: Any) -> None:
+_KINDS = {bool: "True or False", int: "a whole number", float: "a finite number"}
+
+
+def _check_kinds(config: Any) -> None:
+    """Every setting is one of its choices, or of its default's type."""
     for entry in dataclasses.fields(config):
+        value, kind = getattr(config, entry.name), type(entry.default)
         choices = entry.metadata.get("choices")
-        value = getattr(config, entry.name)
         if choices and value not in choices:
             raise UsageError(f"{flag_name(entry)} {value!r} is none of {', '.join(choices)}")
+        if choices or kind not in _KINDS:
+            continue
+        fits = isinstance(value, (int, float) if kind is float else kind)
+        if kind is not bool:
+            fits = fits and not isinstance(value, bool) and math.isfinite(value)
+        if not fits:
+            raise UsageError(f"{flag_name(entry)} {value!r} must be {_KINDS[kind]}")
 
 
 def _check_positive(config: Any, *names: str) -> None:
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
-        if entry.name in names and not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{flag_name(entry)} {value} must be a number above 0")
+        if entry.name in names and value <= 0:
+            raise UsageError(f"{flag_name(entry)} {value} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ class TransportConfig:
     max_iterations: int = _option(2000, "Sinkhorn iterations at most.")
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        _check_kinds(self)
         _check_positive(self, "temperature", "lam", "tolerance", "max_iterations")
 
 
@@ -135,7 +146,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_order(self.order)
-        _check_choices(self)
+        _check_kinds(self)
         _check_positive(self, "relations", "decoder_heads", "feedforward")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout {self.dropout} must be at least 0 and below 1")
@@ -162,7 +173,9 @@ class TrainConfig:
     seed: int = _option(0, "Seed of the weights, the order of videos and the dropout.")
 
     def __post_init__(self) -> None:
-        _check_choices(self)
+        if len(set(self.labels)) != len(self.labels):
+            raise UsageError(f"--labels {','.join(self.labels)!r}: a label set is repeated")
+        _check_kinds(self)
         _check_positive(self, "epochs", "batch_size", "lr", "clip", "eval_every")
         if not 0 <= self.validation < 1:
             raise UsageError(f"validation {self.validation} must be at least 0 and below 1")
@@ -241,7 +254,7 @@ def parse_memory(text: str) -> int:
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
     try:
         size = float(number) * (units[unit] if unit else 1)
-        if not 0 < size < 2**60:
+        if not 1 <= size < 2**60:
             raise ValueError
     except (ValueError, KeyError):
         raise UsageError(f"--memory {text!r}: use a size as 500M or 2G") from None

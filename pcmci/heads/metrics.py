@@ -47,7 +47,8 @@ def class_average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarr
 
     scores, targets: [n, N].
     """
-    _same_length(scores, targets)
+    if scores.shape != targets.shape:
+        raise ValueError(f"scores {scores.shape} do not fit targets {targets.shape}")
     columns = range(targets.shape[1])
     return np.array([average_precision(scores[:, c], targets[:, c]) for c in columns])
 
@@ -67,12 +68,12 @@ def mean_average_precision(
     """
     _same_length(class_ap, np.array(names))
     filled = ~np.isnan(class_ap)
-    result = {"mAP": float(class_ap[filled].mean()) if filled.any() else float("nan")}
+    result = {"mAP": _mean(class_ap[filled])}
     if not filled.all():
         result[f"mAP/{len(names)}"] = float(np.nan_to_num(class_ap).mean())
     if background:
         foreground = filled & ~np.isin(names, background)
-        result[f"mAP w/o {'+'.join(background)}"] = float(class_ap[foreground].mean())
+        result[f"mAP w/o {'+'.join(background)}"] = _mean(class_ap[foreground])
     return result
 
 
@@ -113,6 +114,10 @@ def implausible_density(q: np.ndarray, q_train: np.ndarray, tau: float = TAU) ->
     """The share of the N(N-1) ordered pairs that are implausible."""
     n = len(q)
     return float(implausible_pairs(q, q_train, tau).sum() / (n * (n - 1)))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _pairs_above(q: np.ndarray, tau: float) -> np.ndarray:

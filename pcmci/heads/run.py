@@ -192,7 +192,9 @@ class _Learner:
         self.store, self.model_config, self.config = store, model, config
         self.device, self.precision, self.memory = device, precision, memory
         self.progress, self.folder = progress, folder
-        self.splits = training_splits(store.splits, store.groups, store.activity, config.validation)
+        self.splits = training_splits(
+            np.array(store.splits), np.array(store.groups), store.activity, config.validation
+        )
         self.done = np.zeros(len(store), dtype=bool)
         self.done[store.done_rows] = True
         self.scored = np.flatnonzero(self.splits != "train")

@@ -53,7 +53,7 @@ def _whole_groups(
 def _stratified(
     rows: np.ndarray, activity: np.ndarray, share: float, rng: np.random.Generator
 ) -> np.ndarray:
-    chosen = []
+    chosen = [rows[:0]]
     for label in np.unique(activity):
         of_label = rng.permutation(rows[activity == label])
         chosen.append(of_label[: round(share * len(of_label))])

@@ -57,7 +57,8 @@ def build_model(config: ModelConfig, text: np.ndarray, video_width: int, seed: i
     """A fresh model on the CPU. text: [N, D]. The same seed gives the same weights everywhere; the
     global random numbers are left as they were."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_stream(seed, INITIALISATION))
+        # `torch.manual_seed` would also seed every GPU, and leave it so.
+        torch.default_generator.manual_seed(random_stream(seed, INITIALISATION))
         return PCMCI(config, torch.from_numpy(text), video_width)
 
 

@@ -273,7 +273,7 @@ def draw_person(seed: int, split: str, number: int) -> Person:
         build=int(rng.random() * 7) - 3,
         left_handed=rng.random() < 0.25,
         long_sleeves=rng.random() < 0.5,
-        pace=0.85 + 0.3 * rng.random(),
+        pace=0.8 + 0.6 * rng.random() * rng.random(),
     )
 
 

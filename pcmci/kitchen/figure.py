@@ -64,8 +64,10 @@ def body(hairstyle: str, build: int) -> Sprite:
 
 
 @lru_cache(maxsize=8192)
-def arm(dx: int, dy: int, long_sleeves: bool) -> Sprite:
+def arm(dx: int, dy: int, long_sleeves: bool, mirrored: bool = False) -> Sprite:
     """The right arm from the shoulder to a hand at (dx, dy), elbow outwards, without the hand."""
+    if mirrored:
+        return arm(dx, dy, long_sleeves).mirrored
     upper, lower = 30.0, 32.0
     distance = max((dx * dx + dy * dy) ** 0.5, 1.0)
     if distance > upper + lower:  # a long arm rather than one that ends before its hand

@@ -61,6 +61,7 @@ class Film:
         window = np.arange(2 * SIZE) * camera.size // (2 * SIZE)
         self._rows, self._columns = camera.top + window, camera.left + window
         self._colours = palette(scene).view(np.uint64)[:, 0]
+        self._stage = np.empty(STAGE, dtype=np.uint8)
         self._room: np.ndarray | None = None
         self._set: tuple[object, np.ndarray, np.ndarray] | None = None
 
@@ -70,7 +71,8 @@ class Film:
         still, picture = self._still(t, index, moment)
         if moment is None:
             return picture
-        plane = still.copy()
+        plane = self._stage
+        np.copyto(plane, still)
         top, left, bottom, right = self._move(plane, None, t, self.scene.steps[index], moment)
         # the part of the picture that they touched, in whole pixels
         y0, y1 = np.searchsorted(self._rows, (top, bottom)) // 2
@@ -124,7 +126,8 @@ class Film:
             plane = self._room.copy()
             self._furnish(plane, None, t, index, moment)
             whole = slice(0, 2 * SIZE)
-            self._set = (key, plane, self._develop(plane, whole, whole))
+            picture = np.ascontiguousarray(self._develop(plane, whole, whole))
+            self._set = (key, plane, picture)
         return self._set[1], self._set[2]
 
     def _after(self, t: int, index: int) -> bool:
@@ -139,14 +142,14 @@ class Film:
     def _develop(self, plane: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Window rows and columns (even borders) of the stage to [h, w, 3] uint8.
 
-        A colour is four 16-bit numbers in one 64-bit number, so that a sum adds all of them.
+        A colour is four 16-bit numbers in one 64-bit number, so that a sum adds all of them; see
+        `palette` for the 64ths that they count.
         """
         seen = plane.take(self._rows[rows], axis=0).take(self._columns[columns], axis=1)
         colours = self._colours.take(seen)
         colours = colours[::2] + colours[1::2]
         colours = colours[:, ::2] + colours[:, 1::2]
-        sums = colours.view(np.uint16).reshape(*colours.shape, 4)[..., :3]
-        return ((sums + 2) >> 2).astype(np.uint8)
+        return (colours.view(np.uint16) >> 8).astype(np.uint8).reshape(*colours.shape, 4)[..., :3]
 
     def _furnish(
         self,
@@ -223,8 +226,8 @@ class Film:
         boxes = []
         for (x, y), which in zip(hands, (side, -side), strict=True):
             shoulder = self._x + which * figure.shoulder_x(person.build)
-            reach = figure.arm(which * (x - shoulder), y - figure.SHOULDER_Y, person.long_sleeves)
-            sprite = reach if which > 0 else reach.mirrored
+            to_hand = which * (x - shoulder), y - figure.SHOULDER_Y
+            sprite = figure.arm(*to_hand, person.long_sleeves, which < 0)
             boxes.append(_stamp(plane, owners, WORK, sprite, shoulder, figure.SHOULDER_Y))
         if moment.flows:
             boxes.append(self._flow(plane, owners, t, step, moment))
@@ -234,7 +237,7 @@ class Film:
         for x, y in hands:
             boxes.append(_stamp(plane, owners, WORK, figure.hand(), x, y))
         tops, lefts, bottoms, rights = zip(*boxes, strict=True)
-        return min(tops), min(lefts), max(bottoms), max(rights)
+        return max(min(tops), 0), max(min(lefts), 0), max(bottoms), max(rights)
 
     def _flow(
         self, plane: np.ndarray, owners: np.ndarray | None, t: int, step: Step, moment: Pose
@@ -264,20 +267,19 @@ class Film:
 def _stamp(
     plane: np.ndarray, owners: np.ndarray | None, owner: int, sprite: Sprite, x: int, y: int
 ) -> tuple[int, int, int, int]:
-    """A sprite with its origin at column x, row y; returns top, left, bottom, right."""
+    """A sprite with its origin at column x, row y, cut off at the plane's borders.
+
+    Returns the top, left, bottom and right of what it covers.
+    """
+    (height, width), (h, w) = plane.shape, sprite.mask.shape
     top, left = y + sprite.y, x + sprite.x
-    bottom, right = top + sprite.mask.shape[0], left + sprite.mask.shape[1]
-    inside = (
-        slice(max(top, 0), min(bottom, plane.shape[0])),
-        slice(max(left, 0), min(right, plane.shape[1])),
-    )
-    if inside[0].start < inside[0].stop and inside[1].start < inside[1].stop:
-        cut = tuple(
-            slice(part.start - first, part.stop - first)
-            for part, first in zip(inside, (top, left), strict=True)
-        )
-        mask = sprite.mask[cut]
-        np.copyto(plane[inside], sprite.pixels[cut], where=mask)
+    bottom, right = min(top + h, height), min(left + w, width)
+    y0, x0 = max(-top, 0), max(-left, 0)
+    y1, x1 = bottom - top, right - left
+    if y0 < y1 and x0 < x1:
+        mask = sprite.mask[y0:y1, x0:x1]
+        inside = slice(top + y0, bottom), slice(left + x0, right)
+        np.copyto(plane[inside], sprite.pixels[y0:y1, x0:x1], where=mask)
         if owners is not None:
             np.copyto(owners[inside], owner, where=mask)
-    return max(top, 0), max(left, 0), bottom, right
+    return top + y0, left + x0, bottom, right

@@ -75,10 +75,10 @@ def perform(activity: str, rng: np.random.Generator, pace: float = 1.0) -> tuple
     """
     plan = list(_expand(GRAMMARS[activity], rng))
     seconds = [
-        (ACTIONS[action].seconds if done else 2.2) * pace * (0.7 + 0.6 * rng.random())
+        max(2.0, (ACTIONS[action].seconds if done else 2.0) * pace * (0.7 + 0.6 * rng.random()))
         for action, _, done in plan
     ]
-    gaps = [0.2 + 0.8 * rng.random() for _ in range(len(plan) + 1)]
+    gaps = [0.2 + 0.6 * rng.random() for _ in range(len(plan) + 1)]
     manner = [(0.8 + 0.4 * rng.random(), rng.random(), 0.85 + 0.3 * rng.random()) for _ in plan]
 
     total = FPS * (sum(seconds) + sum(gaps))

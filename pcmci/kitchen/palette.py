@@ -133,7 +133,10 @@ INDEX = {name: index for index, name in enumerate(_NAMES, start=1)}
 
 
 def palette(scene: Scene) -> np.ndarray:
-    """The scene's colours: [256, 4] uint16, red, green, blue and nothing, each at most 255."""
+    """The scene's colours: [256, 4] uint16, red, green, blue and nothing, in 64ths plus a half.
+
+    So the sum of four colours holds their mean, rounded to the nearest, in its upper byte.
+    """
     person, kitchen, looks = scene.person, scene.kitchen, scene.looks
     colours = _FIXED | {
         "wall": WALLS[looks.wall],
@@ -148,7 +151,7 @@ def palette(scene: Scene) -> np.ndarray:
     for name, colour in colours.items():
         for shade in SHADES:
             table[INDEX[name + shade], :3] = [
-                min(255, _shaded(value, shade) * light // 256)
+                min(255, _shaded(value, shade) * light // 256) * 64 + 32
                 for value, light in zip(colour, LIGHTS[looks.light], strict=True)
             ]
     return table

@@ -35,6 +35,9 @@ class Normalise(nn.Module):
     The result is channels-last in memory, as the frames came.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, preprocessing: Preprocessing, frames: int) -> None:
         super().__init__()
         self.clip = (frames, preprocessing.size, preprocessing.size, 3)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +68,7 @@ def state_dict_sha256(state: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         sha.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        sha.update(tensor.flatten().view(torch.uint8).numpy())
+        sha.update(tensor.flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 
@@ -99,14 +101,19 @@ def random_seed(weights: str) -> int | None:
 @contextmanager
 def downloading(what: str, instead: str) -> Iterator[None]:
     """Turns whatever a download raises into one WeightsError that says what would do `instead`."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it would print a dozen lines about its retries
     try:
         yield
     except Exception as error:  # every hub client has its own
         raise WeightsError(
             f"{what} could not be downloaded ({_first_line(error)}); without a network, {instead}"
         ) from error
+    finally:
+        hub.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:
     line = next((line for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {line.strip()[:200]}"
+    return f"{type(error).__name__}: {textwrap.shorten(line, 160, placeholder=' ...')}"

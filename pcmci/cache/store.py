@@ -1,0 +1,374 @@
+"""A feature store, whole: made with `create_store`, filled by `StoreWriter`, read as `Store`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from pcmci.cache.chunks import (
+    ChunkError,
+    Chunks,
+    Layout,
+    beside,
+    check_exists,
+    delete,
+    file_format,
+    open_chunks,
+    sync_folder,
+    writing,
+)
+from pcmci.cache.contents import (
+    CHUNK_ROWS,
+    array_layouts,
+    check_stored,
+    decode_reason,
+    documents,
+    read_array,
+    read_head,
+    read_status,
+)
+from pcmci.cache.lock import WriterLock
+from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
+from pcmci.cache.writer import StoreWriter, recover
+from pcmci.errors import SpecMismatch, StoreError
+
+__all__ = ["Store", "StoreWriter", "create_store", "open_store"]
+
+
+def create_store(
+    path: str | Path,
+    spec: StoreSpec,
+    table: VideoTable,
+    text: Mapping[str, np.ndarray],
+    *,
+    overwrite: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+) -> None:
+    """Make a store in which every video is pending. It appears whole, or not at all.
+
+    path: ends in .zarr, .h5 or .hdf5, which decides the format.
+    text: [N, D] of each label set that the spec has, D being the VLM's width.
+    overwrite: replace what is at `path`, once the new store is there.
+    Raises SpecMismatch where a store with another spec is at `path`, StoreError where one with the
+    same spec is, or where spec, table and text do not fit together.
+    """
+    path = Path(path)
+    file_format(path)
+    _check_parts(spec, table, text)
+    if path.exists() and not overwrite:
+        with open_store(path) as store:
+            store.check_spec(spec)
+    small = {
+        **documents(spec, table),
+        **{f"text/{name}": np.asarray(array, "<f4") for name, array in text.items()},
+        "activity": np.asarray(table.activity, "<i4"),
+    }
+    if spec.steps is not None:
+        small["steps"] = np.asarray(table.steps, "|u1")
+    layouts = array_layouts(spec, len(table), chunk_rows)
+    for name in documents(spec, table):
+        layouts[name] = Layout(small[name].shape, "|u1", len(small[name]))
+    with building(path, layouts, overwrite=overwrite) as chunks:
+        for name, array in small.items():
+            chunks.write(name, 0, array)
+        for name in ("status", "reasons"):
+            # All of them, so that one that is absent later was lost, and is no pending one.
+            for chunk in range(layouts[name].chunks):
+                chunks.write(name, chunk, np.zeros_like(layouts[name].empty(chunk)), durable=False)
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a store for reading. What a killed writer left in the journal is committed first.
+
+    Raises UsageError for another suffix than .zarr, .h5, .hdf5; StoreError where there is no store,
+    where it is damaged, or of a newer format.
+    """
+    path = Path(path)
+    check_exists(path)
+    recover(path)
+    return Store(path)
+
+
+class Store:
+    """A store as it was when it was opened. Reading is safe from several threads.
+
+    path. spec. ids, splits, sessions, groups: [n]. activity: [n] int32, -1 for none.
+    steps: [n, N] uint8. status: [n] uint8, see `Status`. chunk_rows: rows that are stored together,
+    so that aligned ranges of as many are the fastest to read. chunks: the file itself.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Use `open_store`: this reads what is committed alone."""
+        self.path = Path(path)
+        self.chunks = open_chunks(self.path)
+        try:
+            self.spec, self.table = read_head(self.chunks)
+            self.status = read_status(self.chunks, self.table.ids)
+            check_stored(self.chunks, self.table.ids, self.status)
+        except BaseException:
+            self.chunks.close()
+            raise
+        self.ids, self.splits = self.table.ids, self.table.splits
+        self.sessions, self.groups = self.table.sessions, self.table.groups
+        self.activity, self.steps = self.table.activity, self.table.steps
+        self.chunk_rows = self.chunks.layout("status").rows
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the spec: what the features depend on."""
+        return self.spec.fingerprint
+
+    @property
+    def done_rows(self) -> np.ndarray:
+        """The rows that have features, ascending."""
+        return np.flatnonzero(self.status == Status.DONE)
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """Videos by status."""
+        return {status: int((self.status == status).sum()) for status in Status}
+
+    @cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """[n] why a video has no features; "" where nothing was recorded."""
+        return tuple(decode_reason(row) for row in self._small("reasons"))
+
+    @cached_property
+    def content_digest(self) -> str:
+        """sha256 that changes whenever committed data do: of spec, statuses and all checksums.
+
+        Zarr and HDF5 use other checksums, so two formats of one store have two digests.
+        """
+        sha = hashlib.sha256(self.fingerprint.encode() + self.status.tobytes())
+        for array in (*FEATURES, *(f"text/{name}" for name in self.spec.label_sets)):
+            for chunk in range(self.chunks.layout(array).chunks):
+                sha.update(self.chunks.checksum(array, chunk))
+        return sha.hexdigest()
+
+    def rows(self, split: str, *, done: bool = False) -> np.ndarray:
+        """The rows of a split, ascending; with `done`, those that have features.
+
+        Raises StoreError for a split that the store does not have.
+        """
+        found = np.array(self.splits) == split
+        if not found.any():
+            raise StoreError(
+                f"{self.path} has no split {split!r}, but {', '.join(sorted(set(self.splits)))}"
+            )
+        return np.flatnonzero(found & (self.status == Status.DONE) if done else found)
+
+    def text(self, labels: str) -> np.ndarray:
+        """[N, D] float32: the VLM's embeddings of the `activity` or `steps` prompts."""
+        self.spec.labels(labels)
+        return self._small(f"text/{labels}")
+
+    def read(
+        self,
+        array: str,
+        rows: slice | np.ndarray | Sequence[int] | None = None,
+        view: int | None = None,
+    ) -> np.ndarray:
+        """Features in float16, every chunk checked against its checksum.
+
+        array: `vlm` or `video`. rows: a slice, indices in any order or a mask; default: all.
+        Returns [m, views, L, D], or [m, L, D] of one view. A video that is not done is NaN; one
+        that is done never is. Raises StoreError naming the chunks and videos that are damaged.
+        """
+        if array not in FEATURES:
+            raise StoreError(f"no features are called {array!r}; there are {', '.join(FEATURES)}")
+        layout = self.chunks.layout(array)
+        if view is not None and not 0 <= view < layout.shape[1]:
+            raise StoreError(f"view {view}: {self.path} has views 0 to {layout.shape[1] - 1}")
+        views = range(layout.shape[1]) if view is None else range(view, view + 1)
+        if not isinstance(rows, slice):
+            rows = slice(None) if rows is None else np.asarray(rows)
+        index = np.arange(len(self))[rows]
+        out = np.empty((len(index), len(views), *layout.shape[2:]), layout.dtype)
+        done = self.status[index] == Status.DONE
+
+        def fill(places: np.ndarray) -> ChunkError | None:
+            """Places in `out` whose rows lie in the same chunk."""
+            if not done[places].any():
+                return None
+            chunk = int(index[places[0]]) // layout.rows
+            span = layout.span(chunk)
+            first, last = int(places[0]), int(places[-1])
+            aligned = last - first + 1 == len(places) == span.stop - span.start
+            in_order = aligned and bool((index[places] == np.arange(span.start, span.stop)).all())
+            try:
+                if in_order and len(views) == layout.shape[1]:
+                    self.chunks.read(array, chunk, out[first : last + 1])
+                else:
+                    block = layout.empty(chunk)
+                    self.chunks.read(array, chunk, block)
+                    out[places] = block[index[places] - span.start, views.start : views.stop]
+            except ChunkError as error:
+                return error
+            return None
+
+        errors = [error for error in _map(fill, _by_chunk(index // layout.rows)) if error]
+        if not errors:
+            # Finite when it was put: the chunk's bytes were lost and read as fill.
+            never = np.unique(index[done][np.isnan(out[done, 0, 0, 0])] // layout.rows)
+            errors = [ChunkError(self.path, array, int(c), "was never written") for c in never]
+        if errors:
+            raise errors[0].naming(self._hurt(errors), len(errors)) from errors[0]
+        out[~done] = np.nan
+        return out if view is None else out[:, 0]
+
+    def check_spec(self, asked: StoreSpec) -> None:
+        """Raises SpecMismatch naming the fields in which the store differs from `asked`."""
+        if differing := self.spec.differences(asked):
+            more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise SpecMismatch(
+                f"{self.path} was made with other settings: {'; '.join(differing[:3])}{more}. "
+                "Name another --out, or replace it with --overwrite"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """For a reader: what is in the store and where it came from. Can be written as JSON."""
+        spec, splits = self.spec, np.array(self.splits)
+        return {
+            "path": str(self.path),
+            "data set": spec.dataset,
+            "videos": len(self),
+            "status": {status.name.lower(): count for status, count in self.counts.items()},
+            "splits": {
+                split: f"{int((splits == split).sum())}, {len(self.rows(split, done=True))} done"
+                for split in sorted(set(self.splits))
+            },
+            "labels": {
+                name: f"{len(spec.labels(name))}, {spec.labels(name).template!r}"
+                for name in spec.label_sets
+            },
+            "frames": spec.sampling.frames,
+            "views": spec.sampling.views,
+            **{
+                name: {
+                    "name": encoder.name,
+                    "weights": encoder.weights,
+                    "sha256": encoder.sha256,
+                    "features": f"{encoder.tokens} x {encoder.width}",
+                }
+                for name, encoder in (("vlm", spec.vlm), ("video", spec.video))
+            },
+            "precision": spec.precision,
+            "libraries": dict(spec.libraries),
+            "format": spec.format_version,
+            "fingerprint": self.fingerprint,
+            "content": self.content_digest,
+        }
+
+    def close(self) -> None:
+        """Afterwards only `read`, `text`, `reasons` and `content_digest` no longer work."""
+        self.chunks.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _small(self, array: str) -> np.ndarray:
+        try:
+            return read_array(self.chunks, array)
+        except ChunkError as error:
+            if array == "reasons":
+                raise error.naming(self._hurt([error])) from error
+            raise
+
+    def _hurt(self, errors: list[ChunkError]) -> list[str]:
+        """The ids of the videos in these chunks that are not pending."""
+        chunks = [error.chunk for error in errors]
+        known = np.isin(np.arange(len(self)) // self.chunk_rows, chunks) & (self.status != 0)
+        return [self.ids[row] for row in np.flatnonzero(known)]
+
+
+@contextlib.contextmanager
+def building(
+    path: Path, layouts: Mapping[str, Layout], *, overwrite: bool = False
+) -> Iterator[Chunks]:
+    """A new file under another name, which takes the place of `path` when the block has ended.
+
+    Nothing is left of it where the block raises. Raises StoreError where something is at `path`
+    and `overwrite` was not asked for.
+    """
+    new, old = beside(path, ".new"), beside(path, ".old")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with WriterLock(path):
+        if path.exists() and not overwrite:
+            raise StoreError(f"{path} exists already; ask for --overwrite to begin anew")
+        try:
+            with writing(path):
+                delete(new)
+                delete(old)
+            file_format(path).create(new, layouts)
+            with contextlib.closing(file_format(path)(new, writable=True)) as chunks:
+                yield chunks
+                chunks.sync()
+            with writing(path):
+                beside(path, ".journal").unlink(missing_ok=True)
+                if path.is_dir():  # no rename replaces a folder that holds something
+                    path.rename(old)
+                new.replace(path)
+                sync_folder(path.parent)
+                delete(old)
+        finally:
+            delete(new)
+
+
+def _check_parts(spec: StoreSpec, table: VideoTable, text: Mapping[str, np.ndarray]) -> None:
+    """Raises StoreError where what a store is to be made of does not fit together."""
+    if not len(table):
+        raise StoreError("a store needs at least one video")
+    if table.digest() != spec.videos_sha256:
+        raise StoreError("the spec was made for another table of videos")
+    if set(text) != set(spec.label_sets):
+        raise StoreError(f"text is of {sorted(text)}, the spec has {list(spec.label_sets)}")
+    for name, array in text.items():
+        expected = (len(spec.labels(name)), spec.vlm.width)
+        if array.shape != expected or not np.isfinite(array).all():
+            raise StoreError(
+                f"text/{name} is {list(array.shape)}, not finite numbers of shape {list(expected)}"
+            )
+    steps = 0 if spec.steps is None else len(spec.steps)
+    if table.steps.shape != (len(table), steps):
+        raise StoreError(
+            f"steps are {list(table.steps.shape)}, not {[len(table), steps]} as the spec says"
+        )
+
+
+def _by_chunk(chunk_of: np.ndarray) -> list[np.ndarray]:
+    """The places of equal chunks, ascending."""
+    order = np.argsort(chunk_of, kind="stable")
+    borders = np.flatnonzero(np.diff(chunk_of[order])) + 1
+    return [part for part in np.split(order, borders) if len(part)]
+
+
+def _map(
+    fill: Callable[[np.ndarray], ChunkError | None], parts: list[np.ndarray]
+) -> list[ChunkError | None]:
+    """Over threads where that pays: reading and the page cache wait for each other otherwise."""
+    threads = min(len(parts) // 4, 4, os.cpu_count() or 1)
+    if threads < 2:
+        return [fill(part) for part in parts]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(fill, parts))

@@ -1,0 +1,295 @@
+"""A kitchen world: which videos it has, and writing them, with annotations and the truth.
+
+    DIR/videos/<split>/<id>.mp4    H.264, 96 x 96, 10 frames a second
+    DIR/annotations.csv            a row a video: who, where, what, the frames of every step
+    DIR/truth.csv                  a row a video: what it drew for H, I and C
+    DIR/world.json                 what the world was made from; written last
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import multiprocessing
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+from tqdm import tqdm
+
+from pcmci.errors import UsageError
+from pcmci.kitchen.actions import ACTIONS, readable
+from pcmci.kitchen.causal import SHIFTS, Knobs, Scene, draw_scene
+from pcmci.kitchen.film import SIZE, Film
+from pcmci.kitchen.grammar import ACTIVITIES, FPS
+
+ACTIVITY_TEMPLATE = "a person making {}"
+STEP_TEMPLATE = "a person doing: {}"
+
+SPEC, UNFINISHED = "world.json", "world.unfinished.json"
+
+ENCODING = {"preset": "veryfast", "crf": "31", "threads": "1"}
+"""x264's settings. One thread: with several its bits depend on the machine."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What a world is made from.
+
+    videos, val, test: how many videos these splits have; every shift has as many as `test`.
+        A world with more training videos begins with those of the smaller one, and its other
+        splits are the same.
+    Raises UsageError for a split without videos.
+    """
+
+    videos: int = 600
+    val: int = 60
+    test: int = 120
+    seed: int = 0
+    knobs: Knobs = field(default_factory=Knobs)
+
+    def __post_init__(self) -> None:
+        for name in ("videos", "val", "test"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; a split needs a video")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; a seed is 0 or more")
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Videos of every split."""
+        own = {"train": self.videos, "val": self.val, "test": self.test}
+        return own | dict.fromkeys(SHIFTS, self.test)
+
+    def clips(self) -> Iterator[Clip]:
+        """All videos of the world, split by split."""
+        for split, count in self.splits.items():
+            for number in range(count):
+                yield Clip(self, split, number)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video of a world: the `number`-th of its split. Not drawn before `scene` is asked."""
+
+    world: World
+    split: str
+    number: int
+
+    @property
+    def scene(self) -> Scene:
+        """What it shows."""
+        broken = SHIFTS.get(self.split, "")
+        source = "test" if broken else self.split
+        return draw_scene(self.world.seed, source, self.number, self.world.knobs.without(broken))
+
+
+def name_of(scene: Scene) -> str:
+    """The id of a video without its shift: `P08003_cam2_tea`."""
+    return f"{scene.person.name}_{scene.camera.name}_{scene.activity}"
+
+
+def write_world(
+    out: Path,
+    videos: int = 600,
+    seed: int = 0,
+    knobs: Knobs | None = None,
+    *,
+    val: int = 60,
+    test: int = 120,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write a world under `out` and return `out`; goes on where it was interrupted.
+
+    workers: processes that draw and encode, all cores by default; with 1 no process is started.
+        They import `__main__` anew, so that a script needs its `if __name__ == "__main__"`.
+    Raises UsageError where `out` holds something else, or a world made from other values.
+    """
+    world = World(videos, val, test, seed, knobs or Knobs())
+    _claim(out, world)
+    scenes = [(clip, clip.scene) for clip in world.clips()]
+    rows = [(_video_id(clip, scene), clip, scene) for clip, scene in scenes]
+    # a video and its twins go to one worker, which copies those that are the same
+    families: dict[tuple[str, int], list[tuple[Path, Scene]]] = {}
+    for video, clip, scene in rows:
+        source = "test" if clip.split in SHIFTS else clip.split
+        path = out / "videos" / clip.split / f"{video}.mp4"
+        families.setdefault((source, clip.number), []).append((path, scene))
+    todo = [family for family in families.values() if not all(p.exists() for p, _ in family)]
+    done = len(rows) - sum(map(len, todo))
+    if todo:
+        for split in world.splits:
+            (out / "videos" / split).mkdir(parents=True, exist_ok=True)
+        with tqdm(
+            total=len(rows), initial=done, desc="kitchen", unit="video", disable=not progress
+        ) as bar:
+            for written in _film_all(todo, workers or os.cpu_count() or 1):
+                bar.update(written)
+    _write_csv(out / "annotations.csv", (_annotation(*row) for row in rows))
+    _write_csv(out / "truth.csv", (_truth(*row) for row in rows))
+    spec = _recipe(world) | _versions() | {"x264": _x264(families["train", 0][0][0])}
+    _write_text(out / SPEC, json.dumps(spec, indent=1) + "\n")
+    (out / UNFINISHED).unlink(missing_ok=True)
+    return out
+
+
+def write_video(path: Path, frames: Iterable[Any]) -> None:
+    """Frames ([96, 96, 3] uint8 each) to an H.264 file, which appears when it is whole."""
+    unfinished = path.with_suffix(".unfinished")
+    with av.open(str(unfinished), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=ENCODING)
+        stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
+        stream.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    unfinished.replace(path)
+
+
+def _film_all(families: list[list[tuple[Path, Scene]]], workers: int) -> Iterator[int]:
+    """Film every family; yields the videos of each as it is done."""
+    if workers == 1:
+        yield from map(_film_family, families)
+        return
+    # spawned, for a fork of a process with threads (torch's, tqdm's) may hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = [pool.submit(_film_family, family) for family in families]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _film_family(family: list[tuple[Path, Scene]]) -> int:
+    filmed: list[tuple[Path, Scene]] = []
+    for path, scene in family:
+        if not path.exists():
+            same = next((there for there, other in filmed if other == scene), None)
+            if same is None:
+                film = Film(scene)
+                write_video(path, map(film.frame, range(scene.frames)))
+            else:
+                unfinished = path.with_suffix(".unfinished")
+                shutil.copyfile(same, unfinished)
+                unfinished.replace(path)
+        filmed.append((path, scene))
+    return len(family)
+
+
+def _video_id(clip: Clip, scene: Scene) -> str:
+    return name_of(scene) + (f"_{clip.split}" if clip.split in SHIFTS else "")
+
+
+def _annotation(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
+    return {
+        "video": video,
+        "split": clip.split,
+        "person": scene.person.name,
+        "kitchen": scene.kitchen.name,
+        "camera": scene.camera.name,
+        "frames": scene.frames,
+        "activity": scene.activity,
+        "steps": ";".join(
+            f"{step.action}:{step.first}-{step.last}" for step in scene.steps if step.done
+        ),
+    }
+
+
+def _truth(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
+    return {
+        "video": video,
+        "split": clip.split,
+        "twin_of": name_of(scene) if clip.split in SHIFTS else "",
+        "companion": scene.companion or "",
+        "pictures": ";".join(
+            f"{picture}:{step.first}-{step.last}"
+            for picture, step in zip(scene.pictures, scene.steps, strict=True)
+        ),
+        **dataclasses.asdict(scene.looks),
+        "considered": ";".join(
+            f"{step.action}:{step.first}-{step.last}" for step in scene.steps if not step.done
+        ),
+    }
+
+
+def _claim(out: Path, world: World) -> None:
+    """Make `out` this world's, or raise UsageError where it is not."""
+    recipe, versions = _recipe(world), _versions()
+    there = next((out / name for name in (SPEC, UNFINISHED) if (out / name).exists()), None)
+    if there is None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} is not empty and holds no kitchen world: name a new folder")
+        out.mkdir(parents=True, exist_ok=True)
+        _write_text(out / UNFINISHED, json.dumps(recipe | versions, indent=1) + "\n")
+        return
+    try:
+        before = json.loads(there.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{there} cannot be read: {error}") from error
+    asked = recipe | (versions if there.name == UNFINISHED else {})
+    for key, value in asked.items():
+        if before.get(key) != value:
+            raise UsageError(
+                f"{out} holds a kitchen world with {key} {before.get(key)!r}, asked for "
+                f"{value!r}: name a new folder, or remove this one"
+            )
+
+
+def _recipe(world: World) -> dict[str, Any]:
+    """What decides every frame and every label, as it reads back from JSON."""
+    return {
+        "format": 1,
+        "seed": world.seed,
+        "knobs": dataclasses.asdict(world.knobs),
+        "splits": world.splits,
+        "size": SIZE,
+        "fps": FPS,
+        "encoding": ENCODING,
+        "activity": {
+            "template": ACTIVITY_TEMPLATE,
+            "texts": {name: readable(name) for name in ACTIVITIES},
+        },
+        "steps": {
+            "template": STEP_TEMPLATE,
+            "texts": {name: action.text for name, action in ACTIONS.items()},
+        },
+    }
+
+
+def _versions() -> dict[str, Any]:
+    """What the bits of the files depend on besides."""
+    libraries = {name: ".".join(map(str, v)) for name, v in av.library_versions.items()}
+    return {"av": av.__version__, "ffmpeg": av.ffmpeg_version_info, "libraries": libraries}
+
+
+def _x264(path: Path) -> str:
+    """The encoder's name and version, which it writes into every file."""
+    found = re.search(rb"x264 - core [ -~]+? - H\.264", path.read_bytes())
+    return found[0].decode().removesuffix(" - H.264") if found else "unknown"
+
+
+def _write_csv(path: Path, rows: Iterable[dict[str, str | int]]) -> None:
+    text = io.StringIO(newline="")
+    rows = list(rows)
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    _write_text(path, text.getvalue())
+
+
+def _write_text(path: Path, text: str) -> None:
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(text)
+    unfinished.replace(path)

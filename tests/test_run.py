@@ -1,0 +1,243 @@
+"""A run: whole or not there, the same bits for the same seed, scores that say what they cover."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from synthetic import small_store
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pcmci.cache.store import open_store
+from pcmci.errors import PcmciError, StoreError, UsageError
+from pcmci.heads import run as run_module
+from pcmci.heads.config import ORDERS
+from pcmci.heads.features import open_features
+from pcmci.heads.run import load_run, train_heads
+from pcmci.heads.scoring import score
+from pcmci.heads.training import predict_logits
+
+QUICK = {"epochs": 3, "feedforward": 32, "relations": 2, "decoder_heads": 2, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = small_store(tmp_path_factory.mktemp("store") / "small.zarr", failed=(8, 9, 12))
+    with open_store(path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    """A run long enough to learn something."""
+    out = tmp_path_factory.mktemp("runs")
+    return train_heads(store, ("ich", "ici", "ivc"), out=out, **(QUICK | {"epochs": 40}))
+
+
+def test_it_learns_what_the_features_tell(run):
+    assert run.metrics["test"]["Acc"] > 0.6  # chance: a third
+    assert run.heads["activity"]["loss"][-1] < 0.5 * run.heads["activity"]["loss"][0]
+
+
+def test_a_run_folder_holds_everything(run):
+    assert {path.name for path in run.path.iterdir()} == {
+        "config.json",
+        "coprediction.npz",
+        "metrics.json",
+        "model.safetensors",
+        "predictions.npz",
+        "tensorboard",
+    }
+    board = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("activity/loss")] == list(range(1, 41))
+
+
+def test_reading_it_back_gives_the_same_run(run, store):
+    again = load_run(run.path)
+    assert again.metrics == run.metrics
+    assert again.spec == store.spec
+    assert json.loads(json.dumps(score(run.predictions))) == run.metrics
+
+
+def test_lost_videos_are_counted_and_wrong(run, store):
+    scores = run.metrics["test"]
+    test = np.array(store.splits) == "test"
+    assert scores["videos"] == test.sum()
+    assert scores["with features"] == test.sum() - 3
+    assert scores["coverage"] == pytest.approx(1 - 3 / test.sum())
+    assert scores["Acc videos"] == test.sum()
+    predictions = run.predictions
+    lost = ~predictions.present
+    assert set(predictions.ids[lost]) == {"v8", "v9", "v12"} & set(np.array(store.ids)[test])
+    assert np.isneginf(predictions.labels["activity"].logits[lost]).all()
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: ",".join(order) or "none")
+def test_every_order_runs_all_its_way(store, tmp_path, order):
+    run = train_heads(store, order, out=tmp_path, **(QUICK | {"epochs": 1}))
+    assert 0 <= run.metrics["test"]["mAP"] <= 1
+    assert 0 <= run.metrics["test"]["ODD@0.6"] <= 1
+
+
+@pytest.mark.parametrize("order", [(), ("ich", "ici", "ivc"), ("ici", "ich")], ids=str)
+def test_the_same_seed_gives_the_same_bits(store, tmp_path, order):
+    first, second = (
+        train_heads(store, order, out=tmp_path / name, seed=3, **QUICK) for name in "ab"
+    )
+    for file in ("model.safetensors", "predictions.npz"):
+        assert (first.path / file).read_bytes() == (second.path / file).read_bytes(), file
+    other = train_heads(store, order, out=tmp_path / "a", seed=4, **QUICK)
+    assert other.path != first.path
+    assert (other.path / "model.safetensors").read_bytes() != (
+        first.path / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_run_that_is_there_is_not_trained_again(store, tmp_path, monkeypatch):
+    first = train_heads(store, (), out=tmp_path, **QUICK)
+    monkeypatch.setattr(run_module, "fit", lambda *a, **k: pytest.fail("trained again"))
+    again = train_heads(store, (), out=tmp_path, **QUICK)
+    assert again.reused
+    assert again.path == first.path
+    assert again.metrics == first.metrics
+
+
+def test_a_run_that_breaks_off_leaves_nothing(store, tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "save_file", broken)
+    with pytest.raises(KeyboardInterrupt):
+        train_heads(store, (), out=tmp_path, **QUICK)
+    assert not list(tmp_path.iterdir())
+
+
+def test_transport_is_solved_once_a_store(tmp_path, monkeypatch):
+    path = small_store(tmp_path / "small.h5")
+    with open_store(path) as store:
+        options = {"labels": ("activity",), **QUICK}
+        fresh = train_heads(store, ("ich",), out=tmp_path / "runs", seed=0, **options)
+        monkeypatch.setattr("pcmci.heads.frozen._solve", lambda *a: pytest.fail("solved again"))
+        train_heads(store, ("ivc", "ich"), out=tmp_path / "runs", seed=1, **options)
+        monkeypatch.undo()
+        # A damaged plan is not believed: it is made again, and the run is the same.
+        plan = next((tmp_path / "small.h5.plans").glob("*.npy"))
+        damaged = bytearray(plan.read_bytes())
+        damaged[-3] ^= 1
+        plan.write_bytes(damaged)
+        again = train_heads(store, ("ich",), out=tmp_path / "other", seed=0, **options)
+        assert (again.path / "model.safetensors").read_bytes() == (
+            fresh.path / "model.safetensors"
+        ).read_bytes()
+
+
+def test_transport_settings_have_plans_of_their_own(store, tmp_path):
+    runs = [
+        train_heads(store, ("ich",), out=tmp_path, transport_lambda=value, **QUICK)
+        for value in (1.0, 10.0)
+    ]
+    one, ten = (run.predictions.labels["activity"].logits for run in runs)
+    assert not np.array_equal(one, ten)
+    assert all(run.heads["activity"]["transport marginal error"] < 1e-4 for run in runs)
+
+
+def test_streaming_sees_every_video_and_learns_the_same_kind_of_thing(store, tmp_path):
+    run = train_heads(store, ("ich",), out=tmp_path, memory=20_000, **(QUICK | {"epochs": 40}))
+    assert run.heads["activity"]["features"] == "streamed"
+    assert run.metrics["test"]["Acc"] > 0.6
+
+
+def test_streamed_and_resident_features_are_scored_alike(store, run):
+    """The same weights, the same logits, whichever way the features came."""
+    model = run.models()["steps"]
+    rows = store.done_rows
+    logits = [
+        predict_logits(
+            model, open_features(store, rows, None, torch.device("cpu"), memory), rows, 7
+        )
+        for memory in (None, 20_000)
+    ]
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5)
+
+
+def test_validation_chooses_and_whole_persons_are_set_aside(store, tmp_path):
+    run = train_heads(
+        store, (), out=tmp_path, validation=0.3, eval_every=1, **(QUICK | {"epochs": 5})
+    )
+    facts = run.heads["activity"]
+    seen = {int(epoch): look["val"] for epoch, look in facts["looks"].items()}
+    assert facts["chosen by"] == "validation"
+    assert seen[facts["chosen epoch"]] == max(seen.values())
+    assert run.metrics["val"]["Acc"] == pytest.approx(max(seen.values()))
+    chosen = set(run.predictions.ids[run.predictions.splits == "val"])
+    groups = {
+        group for video, group in zip(store.ids, store.groups, strict=True) if video in chosen
+    }
+    assert chosen == {
+        video for video, group in zip(store.ids, store.groups, strict=True) if group in groups
+    }
+
+
+def test_best_on_test_stands_beside_and_never_is_the_headline(run):
+    facts = run.heads["activity"]
+    looks = {int(epoch): look["test"] for epoch, look in facts["looks"].items()}
+    assert facts["chosen by"] == "last epoch"
+    assert run.metrics["test"]["Acc"] == pytest.approx(looks[40])
+    assert facts["best-on-test"]["value"] == max(looks.values())
+
+
+def test_prediction_of_stored_features_is_the_saved_one(run, store):
+    predictions = run.predictions
+    rows = np.array([store.ids.index(video) for video in predictions.ids[predictions.present]])
+    probabilities = run.predict(store.read("vlm", rows, view=0), store.read("video", rows, view=0))
+    saved = predictions.labels["steps"].logits[predictions.present]
+    np.testing.assert_allclose(probabilities["steps"], 1 / (1 + np.exp(-saved)), atol=1e-5)
+    np.testing.assert_allclose(probabilities["activity"].sum(1), 1, atol=1e-5)
+
+
+def test_coprediction_is_of_the_test_split(run, store):
+    with np.load(run.path / "coprediction.npz", allow_pickle=False) as file:
+        q = file["steps/q_truth"]
+        assert tuple(file["steps/names"]) == store.spec.steps.names
+    rows = store.rows("test", done=True)
+    truth = store.steps[rows].astype(float)
+    for i in range(5):
+        for j in range(5):
+            expected = (truth[:, i] * truth[:, j]).sum() / truth[:, j].sum()
+            assert q[i, j] == pytest.approx(expected)
+
+
+def test_trained_parameters_are_counted_against_the_whole(run):
+    facts = run.heads["steps"]
+    counted = sum(p.numel() for p in run.models()["steps"].parameters())
+    assert facts["trained parameters"] == counted
+    assert facts["trained share"] == pytest.approx(counted / (counted + 1500))
+
+
+def test_a_setting_that_does_not_exist_is_named(store, tmp_path):
+    with pytest.raises(UsageError, match=r"'learning_rate'"):
+        train_heads(store, (), out=tmp_path, learning_rate=1)
+    with pytest.raises(UsageError, match=r"'acts'.*activity, steps"):
+        train_heads(store, (), out=tmp_path, labels=("acts",))
+
+
+def test_damaged_features_stop_the_training(tmp_path):
+    path = small_store(tmp_path / "small.zarr")
+    chunk = next((path / "vlm").glob("c.0*"))
+    content = bytearray(chunk.read_bytes())
+    content[1000] ^= 1
+    chunk.write_bytes(content)
+    with open_store(path) as store, pytest.raises(StoreError, match="v0"):
+        train_heads(store, (), out=tmp_path / "runs", **QUICK)
+
+
+def test_damaged_weights_are_an_error(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    (copy / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(PcmciError, match="weights cannot be read"):
+        load_run(copy).models()
+    (copy / "metrics.json").write_text("{")
+    with pytest.raises(PcmciError, match="the run cannot be read"):
+        load_run(copy)
