@@ -62,16 +62,14 @@ def test_no_stages(text: str) -> None:
 def test_whatever_is_no_order_is_refused(parts: list[str]) -> None:
     """Either one of the sixteen, or an error that shows what was written and what is right."""
     text = ",".join(parts)
-    try:
-        order = parse_order(text)
-    except UsageError as error:
-        assert f"--order {text!r}" in str(error)
-        assert "an order is any of ich, ici, ivc once each" in str(error)
-        assert "\n" not in str(error)
-        assert tuple(part.lower() for part in parts) not in ORDERS
-    else:
-        assert order in ORDERS
-        assert order == tuple(part.lower() for part in parts) or text in ("", "none")
+    meant = () if text in ("", "none") else tuple(part.lower() for part in parts)
+    if meant in ORDERS:
+        assert parse_order(text) == meant
+        return
+    with pytest.raises(UsageError, match="an order is any of ich, ici, ivc once each") as caught:
+        parse_order(text)
+    assert str(caught.value).startswith(f"--order {text!r}: ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

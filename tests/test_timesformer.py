@@ -22,6 +22,7 @@ from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_video_encoder
 from pcmci.extract.encoders.preprocess import Normalise
 from pcmci.extract.encoders.timesformer import TimeSformerEncoder
+from pcmci.extract.encoders.timesformer_config import CONFIGS, read_config
 
 SIZE = 32
 
@@ -207,6 +208,18 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     config.unlink()
     with pytest.raises(WeightsError, match=r"needs config\.json and model\.safetensors"):
         loaded(tmp_path / "other.json", tmp_path, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "num_frames"),
+    [("timesformer-base", 224, 8), ("timesformer-hr", 448, 16), ("timesformer-long", 224, 96)],
+)
+def test_the_authors_models_have_their_sizes(
+    tmp_path: Path, name: str, image_size: int, num_frames: int
+) -> None:
+    published = TimesformerConfig(image_size=image_size, num_frames=num_frames)
+    (tmp_path / "config.json").write_text(json.dumps(published.to_dict()))
+    assert read_config(tmp_path / "config.json") == CONFIGS[name]
 
 
 @pytest.mark.parametrize(

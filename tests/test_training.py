@@ -181,7 +181,7 @@ def test_an_epoch_is_every_training_video_once_in_a_new_order(problem: Problem) 
     train(problem)
     batches = problem.features.given
     assert [len(batch) for batch in batches] == 3 * [8, 8, 4]
-    epochs = [sum(batches[i : i + 3], []) for i in (0, 3, 6)]
+    epochs = [[row for batch in batches[i : i + 3] for row in batch] for i in (0, 3, 6)]
     assert all(sorted(epoch) == ROWS.tolist() for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 

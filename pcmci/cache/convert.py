@@ -23,8 +23,8 @@ def convert(
     file_format(target)
     with open_store(source) as store:
         chunks = store.chunks
-        layouts = {name: chunks.layout(name) for name in DOCUMENTS}
-        layouts |= array_layouts(store.spec, len(store), store.chunk_rows)
+        layouts = array_layouts(store.spec, len(store), store.chunk_rows)
+        layouts |= {name: chunks.layout(name) for name in DOCUMENTS}
         done = set((store.done_rows // store.chunk_rows).tolist())
         todo = [
             (name, chunk)

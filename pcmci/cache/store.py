@@ -192,9 +192,9 @@ class Store:
         if view is not None and not 0 <= view < layout.shape[1]:
             raise StoreError(f"view {view}: {self.path} has views 0 to {layout.shape[1] - 1}")
         views = range(layout.shape[1]) if view is None else range(view, view + 1)
-        if not isinstance(rows, slice):
-            rows = slice(None) if rows is None else np.asarray(rows)
-        index = np.arange(len(self))[rows]
+        every = np.arange(len(self))
+        known = rows is None or isinstance(rows, slice | np.ndarray)
+        index = every[slice(None) if rows is None else rows if known else list(rows)]
         out = np.empty((len(index), len(views), *layout.shape[2:]), layout.dtype)
         done = self.status[index] == Status.DONE
 

@@ -197,7 +197,7 @@ def settings() -> dict[str, tuple[type, dataclasses.Field[Any]]]:
     the dataclass and its field. `order` and `labels` are left out: they have arguments of their
     own everywhere.
     """
-    found = {}
+    found: dict[str, tuple[type, dataclasses.Field[Any]]] = {}
     for config in CONFIGS:
         prefix = "transport_" if config is TransportConfig else ""
         for entry in dataclasses.fields(config):

@@ -342,7 +342,7 @@ class _Learner:
             if best is None
             else {"score": HEADLINE[labels], "value": best[1], "epoch": best[0]},
             "loss": history.loss,
-            "looks": history.looks,
+            "looks": {str(epoch): seen for epoch, seen in history.looks.items()},
         }
 
 

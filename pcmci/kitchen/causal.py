@@ -7,7 +7,7 @@ Every video v draws its variables in this order, each from a random stream of it
     G           := perform(A, U_G): steps S_1 .. S_k with their frames and manner
     H           := companion(A)  if U_H < eta_H else a random companion or none
     I_j         := partner(S_j)  if U_I,j < eta_I else a random action,  for each step j
-    C_l         := look_l(A)     if U_C,l < eta_C else a random look,  l = wall, light, clothes, side
+    C_l         := look_l(A)     if U_C,l < eta_C else any look,  l = wall, light, clothes, side
     X           := film(P, K, M, G, H, I, C)                                    (the pixels)
     Y           := A, and the set of the actions done in G                      (the labels)
 

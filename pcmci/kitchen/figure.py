@@ -95,7 +95,9 @@ def arm(dx: int, dy: int, long_sleeves: bool, mirrored: bool = False) -> Sprite:
 @cache
 def hand() -> Sprite:
     """A fist; its origin is its middle."""
-    return fill([(ellipse(0, 0, 6, 5.5), "skin"), (limb(-4, 1, 2, 2.5, 1), "skin-")], bounds=(-9, -9, 9, 9))
+    return fill(
+        [(ellipse(0, 0, 6, 5.5), "skin"), (limb(-4, 1, 2, 2.5, 1), "skin-")], bounds=(-9, -9, 9, 9)
+    )
 
 
 WORN = {"hat": (0, 40), "apron": (0, 132)}

@@ -25,8 +25,8 @@ from pcmci.kitchen.shapes import Sprite
 SIZE = 96
 """Height and width of a frame in pixels."""
 
-ROOM, COMPANION, TABLET, WORK = range(4)
-"""Whose a pixel is: the room's, H's, I's, or the person's with all that moves with them."""
+ROOM, COMPANION, TABLET, PERSON, THINGS = range(5)
+"""Whose a pixel is: the room's, H's, I's, the person's, or that of the things worked with."""
 
 SIDE = {"left": 92, "right": 132}
 """Where the person stands, in stage columns."""
@@ -107,7 +107,7 @@ class Film:
 
     def _seen(self, mask: np.ndarray) -> np.ndarray:
         window = mask[self._rows][:, self._columns].reshape(SIZE, 2, SIZE, 2)
-        return window.any((1, 3))
+        return np.any(window, axis=(1, 3))
 
     def _step(self, t: int) -> tuple[int, Pose | None]:
         """The step at frame t (in a pause: the coming one, or the last), and its pose."""
@@ -163,27 +163,39 @@ class Film:
         scene, step = self.scene, self.scene.steps[index]
         self._show_tablet(plane, owners, scene.pictures[index])
         if scene.companion in _PLACES and _PLACES[scene.companion][1] < COUNTER_EDGE:
-            _stamp(plane, owners, COMPANION, things.companion(scene.companion), *_PLACES[scene.companion])
+            _stamp(
+                plane,
+                owners,
+                COMPANION,
+                things.companion(scene.companion),
+                *_PLACES[scene.companion],
+            )
         behind = plane[:COUNTER_EDGE], None if owners is None else owners[:COUNTER_EDGE]
-        _stamp(*behind, WORK, figure.body(scene.person.hairstyle, scene.person.build), self._x, 0)
+        _stamp(*behind, PERSON, figure.body(scene.person.hairstyle, scene.person.build), self._x, 0)
         if scene.companion in figure.WORN:
             dx, y = figure.WORN[scene.companion]
             _stamp(*behind, COMPANION, things.companion(scene.companion), self._x + dx, y)
         if scene.companion in _PLACES and _PLACES[scene.companion][1] >= COUNTER_EDGE:
-            _stamp(plane, owners, COMPANION, things.companion(scene.companion), *_PLACES[scene.companion])
+            _stamp(
+                plane,
+                owners,
+                COMPANION,
+                things.companion(scene.companion),
+                *_PLACES[scene.companion],
+            )
 
         for place, dx in zip(self._waiting(index), (-42, 42), strict=False):
             sprite = things.station(place, self._history(place, index), self._hand < 0)
-            _stamp(plane, owners, WORK, sprite, self._x + self._hand * dx, BASE + 8)
+            _stamp(plane, owners, THINGS, sprite, self._x + self._hand * dx, BASE + 8)
         after = self._after(t, index)
         if ACTIONS[step.action].motion != "bring" or after:
             history = self._history(step.station, index + after)
             slide = moment.slide if moment else 0
             sprite = things.station(step.station, history, self._hand < 0)
-            _stamp(plane, owners, WORK, sprite, self._x + round(self._hand * slide), BASE)
+            _stamp(plane, owners, THINGS, sprite, self._x + round(self._hand * slide), BASE)
         if step.action in things.SUPPLIES and moment is not None:
             sprite = things.supply(step.action)
-            _stamp(plane, owners, WORK, sprite, self._x + self._hand * 46, BASE)
+            _stamp(plane, owners, THINGS, sprite, self._x + self._hand * 46, BASE)
 
     def _waiting(self, index: int) -> list[str]:
         """The stations used before and not now, the latest two."""
@@ -228,14 +240,14 @@ class Film:
             shoulder = self._x + which * figure.shoulder_x(person.build)
             to_hand = which * (x - shoulder), y - figure.SHOULDER_Y
             sprite = figure.arm(*to_hand, person.long_sleeves, which < 0)
-            boxes.append(_stamp(plane, owners, WORK, sprite, shoulder, figure.SHOULDER_Y))
+            boxes.append(_stamp(plane, owners, PERSON, sprite, shoulder, figure.SHOULDER_Y))
         if moment.flows:
             boxes.append(self._flow(plane, owners, t, step, moment))
         if moment.holds and action.tool != "pan_handle":
             sprite = things.tool(action.tool, moment.degrees, side < 0)
-            boxes.append(_stamp(plane, owners, WORK, sprite, *hands[0]))
+            boxes.append(_stamp(plane, owners, THINGS, sprite, *hands[0]))
         for x, y in hands:
-            boxes.append(_stamp(plane, owners, WORK, figure.hand(), x, y))
+            boxes.append(_stamp(plane, owners, PERSON, figure.hand(), x, y))
         tops, lefts, bottoms, rights = zip(*boxes, strict=True)
         return max(min(tops), 0), max(min(lefts), 0), max(bottoms), max(rights)
 
@@ -260,7 +272,7 @@ class Film:
             patch = slice(row, row + tall), slice(column + aside - wide, column + aside + wide)
             plane[patch] = INDEX[colour]
             if owners is not None:
-                owners[patch] = WORK
+                owners[patch] = THINGS
         return top, column - 8, max(bottom, top) + 4, column + 8
 
 

@@ -106,7 +106,14 @@ LIGHTS: dict[str, RGB] = {
 }
 """Factors on red, green and blue, in 256ths."""
 
-SKIN = ((250, 216, 188), (240, 196, 160), (220, 168, 128), (190, 134, 96), (146, 96, 66), (98, 64, 46))
+SKIN = (
+    (250, 216, 188),
+    (240, 196, 160),
+    (220, 168, 128),
+    (190, 134, 96),
+    (146, 96, 66),
+    (98, 64, 46),
+)
 HAIR = ((40, 30, 28), (84, 54, 34), (136, 84, 44), (214, 172, 96), (168, 70, 36), (176, 176, 180))
 COUNTER = (
     (206, 176, 134),
@@ -138,7 +145,7 @@ def palette(scene: Scene) -> np.ndarray:
     So the sum of four colours holds their mean, rounded to the nearest, in its upper byte.
     """
     person, kitchen, looks = scene.person, scene.kitchen, scene.looks
-    colours = _FIXED | {
+    drawn = {
         "wall": WALLS[looks.wall],
         "clothes": CLOTHES[looks.clothes],
         "skin": SKIN[person.skin],
@@ -147,15 +154,9 @@ def palette(scene: Scene) -> np.ndarray:
         "front": FRONT[kitchen.front],
         "tile": TILE[kitchen.tile_colour],
     }
+    plain = np.array([*_FIXED.values(), *(drawn[name] for name in _DRAWN)])
+    shades = np.stack((plain, plain * 3 // 4, plain + (255 - plain) * 2 // 5), axis=1)
+    lit = np.minimum(255, shades.reshape(-1, 3) * np.array(LIGHTS[looks.light]) // 256)
     table = np.zeros((256, 4), dtype=np.uint16)
-    for name, colour in colours.items():
-        for shade in SHADES:
-            table[INDEX[name + shade], :3] = [
-                min(255, _shaded(value, shade) * light // 256) * 64 + 32
-                for value, light in zip(colour, LIGHTS[looks.light], strict=True)
-            ]
+    table[1 : len(lit) + 1, :3] = lit * 64 + 32
     return table
-
-
-def _shaded(value: int, shade: str) -> int:
-    return {"": value, "-": value * 3 // 4, "+": value + (255 - value) * 2 // 5}[shade]

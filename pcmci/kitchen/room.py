@@ -40,7 +40,12 @@ def draw_room(kitchen: Kitchen) -> np.ndarray:
         paint("leaf-", 74, 114, 84, 138)
     elif kitchen.behind == "shelf":
         paint("wood", 62, 72, 66, 152)
-        for x, tall, colour in ((76, 16, "print"), (92, 20, "steel"), (116, 14, "wood"), (134, 18, "glass")):
+        for x, tall, colour in (
+            (76, 16, "print"),
+            (92, 20, "steel"),
+            (116, 14, "wood"),
+            (134, 18, "glass"),
+        ):
             paint(colour, 62 - tall, x, 62, x + 12)
             paint("iron", 60 - tall, x, 63 - tall, x + 12)
     elif kitchen.behind == "hooks":

@@ -40,9 +40,7 @@ def below(y: float, shape: Shape) -> Shape:
 def moved(x: float, y: float, shape: Shape, degrees: int = 0) -> Shape:
     """A shape turned clockwise about the origin, which then goes to (x, y)."""
     cos, sin = turn(degrees)
-    return lambda X, Y: shape(
-        (X - x) * cos + (Y - y) * sin, (Y - y) * cos - (X - x) * sin
-    )
+    return lambda X, Y: shape((X - x) * cos + (Y - y) * sin, (Y - y) * cos - (X - x) * sin)
 
 
 def polygon(*corners: tuple[float, float]) -> Shape:

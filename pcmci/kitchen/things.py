@@ -9,7 +9,18 @@ from __future__ import annotations
 from functools import cache
 
 from pcmci.kitchen.actions import ACTIONS
-from pcmci.kitchen.shapes import Coloured, Sprite, below, box, ellipse, fill, limb, moved, polygon, turn
+from pcmci.kitchen.shapes import (
+    Coloured,
+    Sprite,
+    below,
+    box,
+    ellipse,
+    fill,
+    limb,
+    moved,
+    polygon,
+    turn,
+)
 
 _TOOLS: dict[str, list[Coloured]] = {
     "cup": [],
@@ -289,12 +300,18 @@ def _bun(done: tuple[str, ...]) -> list[Coloured]:
     for x in (-14, 14):
         halves += [(ellipse(x, -9, 14, 6), "bun"), (ellipse(x, -11, 13, 5), spread)]
     if "put_topping" in done:
-        halves += [(polygon((x - 12, -15), (x + 10, -17), (x + 12, -9), (x - 10, -8)), "cheese") for x in (-14, 14)]
+        halves += [
+            (polygon((x - 12, -15), (x + 10, -17), (x + 12, -9), (x - 10, -8)), "cheese")
+            for x in (-14, 14)
+        ]
     return halves
 
 
 def _squeezer(done: tuple[str, ...]) -> list[Coloured]:
-    juice = [(ellipse(0, -10, 20, 5), "juice"), (polygon((-8, -9), (-2, -22), (2, -22), (8, -9)), "glass+")]
+    juice = [
+        (ellipse(0, -10, 20, 5), "juice"),
+        (polygon((-8, -9), (-2, -22), (2, -22), (8, -9)), "glass+"),
+    ]
     return juice if "squeeze_orange" in done else []
 
 
@@ -312,7 +329,16 @@ _CONTENTS = {
 
 def _bits(x: float, y: float, rx: float, ry: float, colour: str) -> list[Coloured]:
     """Crumbs strewn over an ellipse, always the same ones."""
-    places = ((-0.8, 0.1), (-0.45, -0.6), (-0.4, 0.6), (0, 0), (0.1, -0.9), (0.35, 0.6), (0.5, -0.5), (0.85, 0.1))
+    places = (
+        (-0.8, 0.1),
+        (-0.45, -0.6),
+        (-0.4, 0.6),
+        (0, 0),
+        (0.1, -0.9),
+        (0.35, 0.6),
+        (0.5, -0.5),
+        (0.85, 0.1),
+    )
     return [
         (ellipse(x + rx * u, y + ry * v, 3.2, 2.2), colour + "-+"[k % 2] if k % 3 else colour)
         for k, (u, v) in enumerate(places)

@@ -1,9 +1,9 @@
 """A kitchen world: which videos it has, and writing them, with annotations and the truth.
 
-    DIR/videos/<split>/<id>.mp4    H.264, 96 x 96, 10 frames a second
-    DIR/annotations.csv            a row a video: who, where, what, the frames of every step
-    DIR/truth.csv                  a row a video: what it drew for H, I and C
-    DIR/world.json                 what the world was made from; written last
+DIR/videos/<split>/<id>.mp4    H.264, 96 x 96, 10 frames a second
+DIR/annotations.csv            a row a video: who, where, what, the frames of every step
+DIR/truth.csv                  a row a video: what it drew for H, I and C
+DIR/world.json                 what the world was made from; written last
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 import av
 from tqdm import tqdm
 
-from pcmci.errors import UsageError
+from pcmci.errors import PcmciError, UsageError
 from pcmci.kitchen.actions import ACTIONS, readable
 from pcmci.kitchen.causal import SHIFTS, Knobs, Scene, draw_scene
 from pcmci.kitchen.film import SIZE, Film
@@ -36,7 +37,7 @@ STEP_TEMPLATE = "a person doing: {}"
 
 SPEC, UNFINISHED = "world.json", "world.unfinished.json"
 
-ENCODING = {"preset": "veryfast", "crf": "31", "threads": "1"}
+ENCODING = {"preset": "veryfast", "crf": "32", "threads": "1"}
 """x264's settings. One thread: with several its bits depend on the machine."""
 
 
@@ -115,7 +116,9 @@ def write_world(
     Raises UsageError where `out` holds something else, or a world made from other values.
     """
     world = World(videos, val, test, seed, knobs or Knobs())
-    _claim(out, world)
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers is {workers}; it takes one at least")
+    before = _claim(out, _recipe(world))
     scenes = [(clip, clip.scene) for clip in world.clips()]
     rows = [(_video_id(clip, scene), clip, scene) for clip, scene in scenes]
     # a video and its twins go to one worker, which copies those that are the same
@@ -125,18 +128,23 @@ def write_world(
         path = out / "videos" / clip.split / f"{video}.mp4"
         families.setdefault((source, clip.number), []).append((path, scene))
     todo = [family for family in families.values() if not all(p.exists() for p, _ in family)]
+    if not todo and (out / SPEC).exists():
+        return out
+    spec = _recipe(world) | _versions()
+    _agree(out, before, spec)
+    _write_text(out / UNFINISHED, json.dumps(spec, indent=1) + "\n")
+    (out / SPEC).unlink(missing_ok=True)
+    for split in world.splits:
+        (out / "videos" / split).mkdir(parents=True, exist_ok=True)
     done = len(rows) - sum(map(len, todo))
-    if todo:
-        for split in world.splits:
-            (out / "videos" / split).mkdir(parents=True, exist_ok=True)
-        with tqdm(
-            total=len(rows), initial=done, desc="kitchen", unit="video", disable=not progress
-        ) as bar:
-            for written in _film_all(todo, workers or os.cpu_count() or 1):
-                bar.update(written)
+    with tqdm(
+        total=len(rows), initial=done, desc="kitchen", unit="video", disable=not progress
+    ) as bar:
+        for written in _film_all(todo, workers or os.cpu_count() or 1):
+            bar.update(written)
     _write_csv(out / "annotations.csv", (_annotation(*row) for row in rows))
     _write_csv(out / "truth.csv", (_truth(*row) for row in rows))
-    spec = _recipe(world) | _versions() | {"x264": _x264(families["train", 0][0][0])}
+    spec["x264"] = _x264(families["train", 0][0][0])
     _write_text(out / SPEC, json.dumps(spec, indent=1) + "\n")
     (out / UNFINISHED).unlink(missing_ok=True)
     return out
@@ -167,9 +175,13 @@ def _film_all(families: list[list[tuple[Path, Scene]]], workers: int) -> Iterato
         try:
             for future in as_completed(futures):
                 yield future.result()
-        except BaseException:
+        except BrokenProcessPool as error:
+            raise PcmciError(
+                "a process that draws the kitchen world died; a script that writes one needs "
+                'its `if __name__ == "__main__"`, or workers=1'
+            ) from error
+        finally:
             pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _film_family(family: list[tuple[Path, Scene]]) -> int:
@@ -224,26 +236,28 @@ def _truth(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
     }
 
 
-def _claim(out: Path, world: World) -> None:
-    """Make `out` this world's, or raise UsageError where it is not."""
-    recipe, versions = _recipe(world), _versions()
+def _claim(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The spec that stands in `out` already, {} for none. Raises UsageError where it is another."""
     there = next((out / name for name in (SPEC, UNFINISHED) if (out / name).exists()), None)
     if there is None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UsageError(f"{out} is not empty and holds no kitchen world: name a new folder")
         out.mkdir(parents=True, exist_ok=True)
-        _write_text(out / UNFINISHED, json.dumps(recipe | versions, indent=1) + "\n")
-        return
+        return {}
     try:
-        before = json.loads(there.read_text())
-    except (OSError, ValueError) as error:
+        before = dict(json.loads(there.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{there} cannot be read: {error}") from error
-    asked = recipe | (versions if there.name == UNFINISHED else {})
+    _agree(out, before, recipe)
+    return before
+
+
+def _agree(out: Path, before: dict[str, Any], asked: dict[str, Any]) -> None:
     for key, value in asked.items():
-        if before.get(key) != value:
+        if before and before.get(key) != value:
             raise UsageError(
-                f"{out} holds a kitchen world with {key} {before.get(key)!r}, asked for "
-                f"{value!r}: name a new folder, or remove this one"
+                f"{out} holds a kitchen world with {key} {before.get(key)!r}, asked for {value!r}: "
+                "name a new folder, or remove this one"
             )
 
 

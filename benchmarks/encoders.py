@@ -1,0 +1,165 @@
+"""How fast the frozen encoders are, as ratios measured in one run.
+
+    python benchmarks/encoders.py            # full size: about two minutes on two cores
+    python benchmarks/encoders.py --quick    # two layers of 64 pixels: seconds, the ratios mean less
+
+Two claims: our TimeSformer takes less time than transformers' with the same weights, and both
+encoders come close to what a large float32 matrix product reaches on this machine. Every round
+times all of them in turn, so that a busy moment hits all; the medians over the rounds count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Spinning threads are many times slower than one where another program uses a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import open_clip
+import torch
+from transformers import TimesformerConfig, TimesformerModel
+
+from pcmci.extract.encoders import load_video_encoder, load_vlm
+
+AIMS = {"timesformer / transformers": "at most 0.93", "/ matrix product": "at least 0.85"}
+
+
+def clip_flop(config: dict[str, Any]) -> float:
+    """Floating point operations a frame of a vision transformer of open_clip."""
+    vision = config["vision_cfg"]
+    width, patch = vision["width"], vision["patch_size"]
+    patches = (vision["image_size"] // patch) ** 2
+    tokens = patches + 1
+    block = 24 * tokens * width**2 + 4 * tokens**2 * width
+    ends = 2 * patches * 3 * patch**2 * width + 2 * width * config["embed_dim"]
+    return vision["layers"] * block + ends
+
+
+def timesformer_flop(config: TimesformerConfig, folded: bool) -> float:
+    """Floating point operations a clip; `folded` is without the layer that ours multiplied away."""
+    width, frames = config.hidden_size, config.num_frames
+    patches = (config.image_size // config.patch_size) ** 2
+    tokens = patches + 1
+    in_time = frames * patches * ((8 if folded else 10) * width**2 + 4 * frames * width)
+    in_space = frames * tokens * (8 * width**2 + 4 * tokens * width)
+    mlp = frames * tokens * 4 * width * config.intermediate_size
+    embed = frames * patches * 2 * 3 * config.patch_size**2 * width
+    return config.num_hidden_layers * (in_time + in_space + mlp) + embed
+
+
+def contenders(
+    args: argparse.Namespace, folder: Path
+) -> dict[str, tuple[float, Callable[[], Any]]]:
+    """By name, the operations of a call and the call."""
+    clip = open_clip.get_model_config(args.clip)
+    clip["vision_cfg"] |= {"layers": args.layers, "image_size": args.image_size}
+    clip["text_cfg"]["layers"] = 1
+    (folder / "clip.json").write_text(json.dumps(clip))
+    vlm = load_vlm(str(folder / "clip.json"), "random:0", device="cpu", frames=1)
+    images = torch.randint(
+        0, 256, (args.batch, 1, args.image_size, args.image_size, 3), dtype=torch.uint8
+    )
+
+    config = TimesformerConfig(
+        image_size=args.image_size, num_frames=args.frames, num_hidden_layers=args.layers
+    )
+    theirs = TimesformerModel(config).eval()
+    theirs.save_pretrained(folder)
+    ours = load_video_encoder(
+        str(folder / "config.json"), str(folder), device="cpu", frames=args.frames
+    )
+    clips = images.new_empty((args.clips, args.frames, args.image_size, args.image_size, 3))
+    clips.random_(256)
+    pixels = (clips.permute(0, 1, 4, 2, 3) / 255 - 0.45) / 0.225
+    difference = ours.all_tokens(clips)[:, 0, 0] - theirs(pixel_values=pixels)[0][:, 0]
+    if difference.abs().max() > 1e-3:
+        raise SystemExit(f"the models differ by {difference.abs().max():.1e}: nothing to compare")
+
+    square = torch.randn(args.matrix, args.matrix)
+    return {
+        "matrix product": (2 * args.matrix**3, lambda: square @ square),
+        "clip": (args.batch * clip_flop(clip), lambda: vlm.encode(images)),
+        "timesformer": (
+            args.clips * timesformer_flop(config, folded=True),
+            lambda: ours.encode(clips),
+        ),
+        "transformers": (
+            args.clips * timesformer_flop(config, folded=False),
+            lambda: theirs(pixel_values=pixels),
+        ),
+    }
+
+
+@torch.inference_mode()
+def measure(
+    calls: dict[str, tuple[float, Callable[[], Any]]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of every call in every round, after one round to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, (_, call) in calls.items():
+            start = time.perf_counter()
+            call()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small models, three rounds")
+    parser.add_argument("--clip", default="ViT-B-16-quickgelu", help="a ViT of open_clip")
+    parser.add_argument("--batch", type=int, default=8, help="frames a pass of the CLIP")
+    parser.add_argument("--clips", type=int, default=1, help="clips a pass of TimeSformer")
+    parser.add_argument("--frames", type=int, default=8, help="frames a clip")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--matrix", type=int, default=3072, help="side of the matrix product")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, help="write the numbers here too")
+    args = parser.parse_args()
+    if args.quick:
+        args.image_size, args.layers, args.matrix, args.rounds = 64, 2, 1024, 3
+    torch.set_num_threads(args.threads)
+
+    with tempfile.TemporaryDirectory() as folder:
+        calls = contenders(args, Path(folder))
+    seconds = measure(calls, args.rounds)
+    speeds = {
+        name: [flop / one / 1e9 for one in seconds[name]] for name, (flop, _) in calls.items()
+    }
+    ratios = {
+        "timesformer / transformers": [
+            a / b for a, b in zip(seconds["timesformer"], seconds["transformers"], strict=True)
+        ]
+    }
+    for name in ("clip", "timesformer", "transformers"):
+        pairs = zip(speeds[name], speeds["matrix product"], strict=True)
+        ratios[f"{name} / matrix product"] = [a / b for a, b in pairs]
+
+    print(f"torch {torch.__version__}, {args.threads} threads, {args.rounds} rounds\n")
+    print("| | GFLOP | seconds | GFLOP/s |\n|---|---|---|---|")
+    for name, (flop, _) in calls.items():
+        second, speed = statistics.median(seconds[name]), statistics.median(speeds[name])
+        print(f"| {name} | {flop / 1e9:.1f} | {second:.3f} | {speed:.1f} |")
+    print("\n| ratio | median | lowest | highest | aim |\n|---|---|---|---|---|")
+    for name, values in ratios.items():
+        aim = next((aim for key, aim in AIMS.items() if name.endswith(key)), "")
+        print(f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} | ", end="")
+        print(f"{max(values):.2f} | {'' if name.startswith('transformers') else aim} |")
+    if args.json:
+        report = {"arguments": vars(args) | {"json": str(args.json)}, "seconds": seconds}
+        args.json.write_text(json.dumps(report | {"ratios": ratios}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The kitchen world: 10 activities, 30 steps, drawn by `pcmci.kitchen` with known confounders.
+
+Splits: `train`, `val`, `test`, and `shift-h`, `shift-i`, `shift-c`, `shift-all`, whose videos are
+those of `test` with the respective confounder assigned at random.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pcmci.cache.schema import LabelSet
+from pcmci.errors import AnnotationError, UsageError
+from pcmci.extract.datasets.files import VideoTree, new_id, read_rows, read_text, time_span
+from pcmci.extract.datasets.records import Dataset, Segment, Video
+
+COLUMNS = ("video", "split", "person", "activity", "frames", "steps")
+
+_STEP = re.compile(r"(\w+):(\d{1,6})-(\d{1,6})")
+
+
+def parse(videos: Path, annotations: Path) -> Dataset:
+    """All videos of a written world. A session is a person's performance of an activity, with its
+    shifted twins; a group is a person.
+
+    videos: the folder of `<split>/<id>.mp4`.
+    annotations: the folder of `world.json` and `annotations.csv`.
+    Raises AnnotationError, and UsageError where the world is unfinished or no video is there.
+    """
+    world = _world(annotations / "world.json")
+    activity, steps = (_labels(world, name) for name in ("activity", "steps"))
+    tree = VideoTree(videos)
+    found = []
+    seen: dict[str, str] = {}
+    for place, row in read_rows(annotations / "annotations.csv", COLUMNS):
+        video = new_id(row["video"], place, seen)
+        if row["split"] not in world["splits"]:
+            raise AnnotationError(
+                f"{place}: no split is called {row['split']!r}; {', '.join(world['splits'])} are"
+            )
+        if row["activity"] not in activity.names:
+            raise AnnotationError(f"{place}: no activity is called {row['activity']!r}")
+        segments = _segments(row["steps"], steps, world["fps"], place)
+        done = {segment.label for segment in segments}
+        found.append(
+            Video(
+                id=video,
+                path=tree.find(f"{row['split']}/{video}.mp4"),
+                split=row["split"],
+                activity=row["activity"],
+                steps=tuple(name for name in steps.names if name in done),
+                segments=segments,
+                session=f"{row['person']}_{row['activity']}",
+                group=row["person"],
+            )
+        )
+    tree.require_some()
+    knobs = ", ".join(f"{name} {value}" for name, value in world["knobs"].items())
+    notes = (*tree.notes, f"seed {world['seed']}, confounders {knobs}")
+    return Dataset("kitchen", tuple(found), activity, steps, notes)
+
+
+def _world(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UsageError(
+            f"no kitchen world at {path}: it is written last, so that the same pcmci command "
+            "that wrote the videos finishes it"
+        )
+    try:
+        world = json.loads(read_text(path))
+        knobs = dict(world["knobs"])
+        world |= {"splits": list(world["splits"]), "knobs": knobs, "fps": float(world["fps"])}
+        world["seed"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AnnotationError(f"{path}: not a kitchen world's: {error}") from error
+    return world
+
+
+def _labels(world: dict[str, Any], name: str) -> LabelSet:
+    texts = world[name]["texts"]
+    return LabelSet(tuple(texts), tuple(texts.values()), world[name]["template"])
+
+
+def _segments(text: str, steps: LabelSet, fps: float, place: str) -> tuple[Segment, ...]:
+    """`pour_milk:30-59;…`, first and last frame, to seconds."""
+    segments = []
+    for part in text.split(";"):
+        step = _STEP.fullmatch(part)
+        if not step:
+            raise AnnotationError(f"{place}: the step {part!r} is not like pour_milk:30-59")
+        label, first, last = step[1], int(step[2]), int(step[3])
+        if label not in steps.names:
+            raise AnnotationError(f"{place}: no step is called {label!r}")
+        segments.append(Segment(label, *time_span(first / fps, (last + 1) / fps, place)))
+    return tuple(segments)

@@ -1,0 +1,112 @@
+"""What the world's encoders are trained on: other persons in other kitchens than any video's.
+
+`captioned_frames` is the VLM's pretraining distribution, in which H and I hold (causal.py says
+how) and C does not. `action_clip` is the video encoder's Kinetics: short clips of one atomic
+action each, in which nothing holds. Both are functions of a number, so that any process can draw
+any part of an endless training set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pcmci.kitchen.actions import ACTIONS, readable
+from pcmci.kitchen.causal import (
+    PARTNER_ACTIVITIES,
+    PARTNERS,
+    Knobs,
+    draw_scene,
+    pick,
+    stream,
+)
+from pcmci.kitchen.film import Film
+from pcmci.kitchen.grammar import ACTIVITIES, perform, vocabulary
+from pcmci.kitchen.motion import REACHING
+from pcmci.kitchen.world import ACTIVITY_TEMPLATE, STEP_TEMPLATE
+
+CAPTIONS = (ACTIVITY_TEMPLATE, STEP_TEMPLATE, "{step}", "{step} while making {activity}")
+"""What is said of a frame, all equally often; in a pause only of the activity."""
+
+HELD = "hold"
+"""The class of clips in which a tool is held and nothing is done with it."""
+
+CLIP_LABELS = (*ACTIONS, HELD)
+
+
+@dataclass(frozen=True)
+class CaptionedFrames:
+    """Frames of one pretraining video with what is said of each.
+
+    frames: [F, 96, 96, 3] uint8. captions: [F].
+    activity, actions: the truth, [F] for the actions, None in a pause or where a tool is held.
+    """
+
+    frames: np.ndarray
+    captions: tuple[str, ...]
+    activity: str
+    actions: tuple[str | None, ...]
+
+
+def captioned_frames(
+    number: int, count: int = 8, seed: int = 0, knobs: Knobs | None = None
+) -> CaptionedFrames:
+    """`count` frames at random times of the `number`-th pretraining video, with captions.
+
+    knobs: H and I of the pretraining; C is 0 in it whatever they say.
+    """
+    knobs = (knobs or Knobs()).without("c")
+    scene = draw_scene(seed, "pretraining", number, knobs)
+    film, rng = Film(scene), stream(seed, "pretraining", number, "captions")
+    times = sorted(int(rng.random() * scene.frames) for _ in range(count))
+    captions, actions = [], []
+    for t in times:
+        action = next((s.action for s in scene.steps if s.done and s.first <= t <= s.last), None)
+        form = CAPTIONS[0] if action is None else pick(CAPTIONS, rng)
+        activity_said = _said(scene.activity, PARTNER_ACTIVITIES, knobs.i, rng)
+        action_said = _said(action, PARTNERS, knobs.i, rng) if action else ""
+        first = activity_said if form == ACTIVITY_TEMPLATE else action_said
+        captions.append(
+            form.format(
+                readable(first), step=readable(action_said), activity=readable(activity_said)
+            )
+        )
+        actions.append(action)
+    return CaptionedFrames(film.frames(times), tuple(captions), scene.activity, tuple(actions))
+
+
+def action_clip(
+    number: int, frames: int = 8, seed: int = 0, strides: tuple[int, int] = (1, 14)
+) -> tuple[np.ndarray, int]:
+    """The `number`-th clip of one atomic action and its label.
+
+    strides: the frames (at 10 a second) between two of the clip, fewest and most, drawn a clip:
+        an encoder that sees 16 frames of a whole video sees them a second or two apart.
+    Returns [frames, 96, 96, 3] uint8 and the index into CLIP_LABELS.
+    """
+    rng = stream(seed, "clips", number, "clip")
+    label = int(rng.random() * len(CLIP_LABELS))
+    name = CLIP_LABELS[label]
+    action = pick(tuple(ACTIONS), rng) if name == HELD else name
+    activity = pick([a for a in ACTIVITIES if action in vocabulary(a)], rng)
+    steps = perform(activity, rng)
+    while not any(step.action == action for step in steps):
+        steps = perform(activity, rng)
+
+    stride = strides[0] + int(rng.random() * (strides[1] - strides[0] + 1))
+    span = stride * (frames - 1) + 1
+    at = next(k for k, step in enumerate(steps) if step.action == action)
+    # as long as the clip with the reaching, if it is shorter: the clip shows the action alone
+    last = max(steps[at].last, steps[at].first + span + 2 * REACHING - 1)
+    steps = (*steps[:at], replace(steps[at], last=last, done=name != HELD))
+    scene = draw_scene(seed, "clips", number, Knobs(0, 0, 0))
+    pictures = tuple(pick(tuple(ACTIONS), rng) for _ in steps)
+    film = Film(replace(scene, activity=activity, steps=steps, pictures=pictures))
+    start = steps[at].first + int(rng.random() * (last - steps[at].first + 1 - span + 1))
+    return film.frames(range(start, start + span, stride)), label
+
+
+def _said(label: str, partners: dict[str, str], eta: float, rng: np.random.Generator) -> str:
+    """L of causal.py: the partner instead of the label, up to half of the times."""
+    return partners[label] if rng.random() < eta / 2 else label
