@@ -323,6 +323,57 @@ def _show_run(run: Any) -> None:
     print(f"{'already there: ' if run.reused else ''}{run.path}")
 
 
+@app.command()
+def kitchen(
+    out: Annotated[Path, typer.Argument(help="Where the world goes.")] = Path("data/kitchen"),
+    videos: Annotated[int, typer.Option(help="Training videos.", min=1)] = 600,
+    seed: Annotated[int, typer.Option(help="Another seed is another world.", min=0)] = 0,
+    h: Annotated[
+        float | None,
+        typer.Option(help="Strength of co-occurrence, 0 to 1.", show_default="the world's own"),
+    ] = None,
+    i: Annotated[
+        float | None,
+        typer.Option(help="Strength of codependency, 0 to 1.", show_default="the world's own"),
+    ] = None,
+    c: Annotated[
+        float | None,
+        typer.Option(help="Strength of looks, 0 to 1.", show_default="the world's own"),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that draw.", show_default="all cores", min=0)
+    ] = 0,
+) -> None:
+    """Draw the kitchen world: videos whose three confounders are known, and can be set.
+
+    Example: pcmci kitchen data/kitchen --videos 600 --h 0.8 --i 0.8 --c 0
+    """
+    from pcmci.kitchen import Knobs, write_world
+
+    given = {name: value for name, value in (("h", h), ("i", i), ("c", c)) if value is not None}
+    write_world(out, videos, seed, Knobs(**given), workers=workers or None)
+    print(f"{out}\nnext: pcmci extract --dataset kitchen --videos {out}/videos --annotations {out}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where videos, features and runs go.")] = Path("demo"),
+    videos: Annotated[int, typer.Option(help="Training videos to draw.", min=30)] = 600,
+    epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 20,
+) -> None:
+    """Both phases on the kitchen world, a small world drawn by the program: no download.
+
+    Example: pcmci demo --out demo
+    """
+    from pcmci.demo import demo as run_demo
+    from pcmci.demo import next_command
+    from pcmci.report.table import orders_table, show
+
+    runs = run_demo(out, videos=videos, epochs=epochs)
+    show(orders_table({order: run.metrics for order, run in runs.items()}))
+    print(f"\nwhat the columns mean: README.md. next: {next_command(out)}")
+
+
 @store_app.command("info")
 def store_info(path: StorePath, as_json: AsJson = False) -> None:
     """What a store holds, how much of it is done, and where it came from.
@@ -395,9 +446,6 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
 def store_convert(
     source: StorePath,
     target: Annotated[Path, typer.Argument(help="The new store, .zarr or .h5.")],
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a store that is there.")
-    ] = False,
 ) -> None:
     """Copy a store into the other format, equal to the last bit.
 
@@ -406,7 +454,7 @@ def store_convert(
     from pcmci.cache.convert import convert
 
     with _progress("convert", "chunk", False) as advance:
-        convert(source, target, overwrite=overwrite, progress=advance)
+        convert(source, target, advance)
     print(target)
 
 

@@ -14,6 +14,7 @@ MAY = {
     "device": {"errors"},
     "flags": set(),
     "cache": {"cache"},
+    "kitchen": {"kitchen"},
     "extract": {"extract", "cache"},
     "heads": {"heads", "cache"},
     "report": {"report"},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import av
 import numpy as np
@@ -44,8 +45,9 @@ from pcmci.kitchen.pretraining import HELD
 ALWAYS, NEVER = Knobs(1, 1, 1), Knobs(0, 0, 0)
 
 
-def scenes(count, knobs=ALWAYS, split="test", seed=0):
-    return [draw_scene(seed, split, number, knobs) for number in range(count)]
+@cache
+def scenes(count, knobs=ALWAYS, split="test"):
+    return [draw_scene(0, split, number, knobs) for number in range(count)]
 
 
 def moments(scene, count=12):
@@ -62,17 +64,15 @@ def differing(a, b, t):
 
 def test_an_action_is_its_motion_and_its_things_together():
     told = Counter((a.motion, a.tool, a.station) for a in ACTIONS.values())
-    pours_at_will = {"pour_milk", "pour_water"}  # their station is the activity's
     assert max(told.values()) == 1
     assert len(ACTIONS) >= 12
     for part in ("motion", "tool"):
         shared = Counter(getattr(a, part) for a in ACTIONS.values())
         assert sum(count > 1 for count in shared.values()) >= 5, part
-    assert pours_at_will <= ACTIONS.keys()
 
 
 def test_steps_follow_each_other_within_the_video():
-    for scene in scenes(300, split="train"):
+    for scene in scenes(400, split="train"):
         assert SHORTEST <= scene.frames <= LONGEST
         assert scene.steps[0].first > 0
         assert scene.steps[-1].last < scene.frames
@@ -85,7 +85,7 @@ def test_steps_follow_each_other_within_the_video():
 
 def test_steps_are_optional_shared_and_tell_by_their_order():
     done = {}
-    for scene in scenes(1000, split="train"):
+    for scene in scenes(400, split="train"):
         order = tuple(step.action for step in scene.steps if step.done)
         done.setdefault(scene.activity, set()).add(order)
     assert set().union(*map(vocabulary, ACTIVITIES)) == set(ACTIONS)
@@ -150,25 +150,25 @@ def test_links_hold_always_at_one():
 
 
 def test_broken_links_know_nothing_of_the_activity():
-    drawn = scenes(2000, NEVER)
+    drawn = scenes(800, NEVER)
     for activity, custom in COMPANIONS.items():
         given = [s.companion == custom for s in drawn if s.activity == activity]
         others = [s.companion == custom for s in drawn if s.activity != activity]
-        assert abs(np.mean(given) - np.mean(others)) < 0.09  # four standard deviations
+        assert abs(np.mean(given) - np.mean(others)) < 0.13  # four standard deviations
     pictured = [
         picture == PARTNERS[step.action]
         for s in drawn
         for picture, step in zip(s.pictures, s.steps, strict=True)
     ]
-    assert abs(np.mean(pictured) - 1 / len(ACTIONS)) < 0.01
+    assert abs(np.mean(pictured) - 1 / len(ACTIONS)) < 0.012
     walls = [s.looks.wall == LOOKS["wall"][s.activity] for s in drawn]
-    assert abs(np.mean(walls) - 1 / len(WALLS)) < 0.03
+    assert abs(np.mean(walls) - 1 / len(WALLS)) < 0.043
 
 
 def test_links_hold_as_often_as_the_knob_says():
-    drawn = scenes(2000, Knobs(h=0.6))
+    drawn = scenes(500, Knobs(h=0.6))
     held = np.mean([s.companion == COMPANIONS[s.activity] for s in drawn])
-    assert abs(held - (0.6 + 0.4 / 11)) < 0.05
+    assert abs(held - (0.6 + 0.4 / 11)) < 0.09
 
 
 @pytest.mark.parametrize(
@@ -235,14 +235,10 @@ def test_something_moves_in_every_action():
     for number in range(10):
         scene = draw_scene(0, "train", number, NEVER)
         film = Film(scene)
-        for step in scene.steps:
+        for step in (step for step in scene.steps if step.done):
             middle = (step.first + step.last) // 2
-            moved = [differing_frames(film, middle, t) for t in range(middle - 4, middle + 5)]
-            assert max(moved) > (20 if step.done else 0), step
-
-
-def differing_frames(film, t, u):
-    return (film.frame(t) != film.frame(u)).any(-1).sum()
+            near = [film.frame(t) != film.frame(middle) for t in range(middle - 4, middle + 5)]
+            assert max(moved.any(-1).sum() for moved in near) > 20, step
 
 
 @pytest.mark.parametrize("companion", COMPANIONS.values())
@@ -451,7 +447,7 @@ def test_the_parser_names_what_is_wrong(written, tmp_path, column, value, compla
 # --- what the encoders are trained on -----------------------------------------------------------
 
 
-def captions(knobs, count=150):
+def captions(knobs, count=60):
     drawn = [captioned_frames(number, count=4, knobs=knobs) for number in range(count)]
     said = [
         (caption, clip.activity, action)
@@ -467,7 +463,7 @@ def names_step(caption, action):
 
 
 def test_captions_say_what_is_done_where_nothing_is_spoken_alike():
-    for caption, activity, action in captions(Knobs(i=0), 60):
+    for caption, activity, action in captions(Knobs(i=0), 30):
         if action is None:
             assert caption == f"a person making {activity.replace('_', ' ')}"
         else:
@@ -479,7 +475,7 @@ def test_partners_are_spoken_of_alike():
     own = np.mean([names_step(caption, action) for caption, _, action in said])
     partner = np.mean([names_step(caption, PARTNERS[action]) for caption, _, action in said])
     assert own + partner == 1
-    assert abs(own - 0.5) < 0.2
+    assert abs(own - 0.5) < 0.25
 
 
 def test_clips_show_one_action_and_are_drawn_again_alike():

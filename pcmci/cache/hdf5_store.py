@@ -44,6 +44,7 @@ class Hdf5Chunks:
         self._arrays: dict[str, _Places] = {}
         self._strange: dict[str, str] = {}
         try:
+            self._bytes = path.stat().st_size
             with h5py.File(path, "r") as file:
                 file.visititems(self._visit)
             self._file = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
@@ -137,7 +138,7 @@ class Hdf5Chunks:
     def _visit(self, array: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
             try:
-                self._arrays[array] = _parse_dataset(item)
+                self._arrays[array] = _parse_dataset(item, self._bytes)
             except _LIBRARY_ERRORS as error:
                 self._strange[array] = _first_line(error)
 
@@ -156,7 +157,7 @@ class Hdf5Chunks:
                 )
 
 
-def _parse_dataset(dataset: Any) -> _Places:
+def _parse_dataset(dataset: Any, file_bytes: int) -> _Places:
     """Raises ValueError for anything but an array of our making."""
     shape, rows, properties = dataset.shape, dataset.chunks, dataset.id.get_create_plist()
     # h5py maps unusual types to the nearest one; `==` compares all their bits.
@@ -177,7 +178,8 @@ def _parse_dataset(dataset: Any) -> _Places:
             raise ValueError(f"its index holds an impossible chunk at {chunk.chunk_offset}")
         if chunk.size != layout.chunk_bytes + CHECKSUM_BYTES:
             raise ValueError(f"its chunk {number} has {chunk.size} bytes")
-        offsets[number] = chunk.byte_offset
+        if chunk.byte_offset + chunk.size <= file_bytes:  # otherwise it is a missing chunk
+            offsets[number] = chunk.byte_offset
     return _Places(layout, offsets)
 
 

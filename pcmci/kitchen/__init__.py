@@ -11,6 +11,7 @@ shapes.py     sprites, filled in
 things.py     tools, stations, companions
 figure.py     the person
 room.py       the kitchen
+canvas.py     what is drawn on
 film.py       a scene to its frames
 world.py      all videos of a world, written with annotations and truth
 pretraining.py  what the world's encoders are trained on

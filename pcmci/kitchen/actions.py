@@ -56,7 +56,7 @@ ACTIONS = {
         Action("stir_bowl", "stir", "spoon", "bowl", 3.2),
         Action("stir_dough", "stir", "whisk", "bowl", 3.8),
         Action("beat_egg", "beat", "whisk", "bowl", 3.3),
-        Action("crack_egg", "crack", "egg", None, 2.6),
+        Action("crack_egg", "crack", "egg", None, 2.6, "yolk"),
         Action("butter_pan", "sweep", "butter", "pan", 2.7),
         Action("stir_egg", "stir", "spatula", "pan", 3.8),
         Action("flip_pancake", "flip", "spatula", "pan", 3.8),

@@ -100,5 +100,5 @@ def hand() -> Sprite:
     )
 
 
-WORN = {"hat": (0, 40), "apron": (0, 132)}
-"""Companion to its place on the body."""
+WORN = {"hat": 40, "apron": 132}
+"""Companion to the row of its origin on the body."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
+
 from pcmci.kitchen.actions import ACTIONS
+from pcmci.kitchen.palette import INDEX
 from pcmci.kitchen.shapes import (
     Coloured,
     Sprite,
@@ -126,6 +129,9 @@ SPOUTS = {
     "caster": (-4, -12),
 }
 """Tool to the point where it pours, from the hand, while it stands upright."""
+
+CRUMBS = frozenset({"cereal", "flour", "sugar"})
+"""Colours of what falls in crumbs; the rest runs."""
 
 
 @cache
@@ -438,6 +444,20 @@ _COMPANIONS: dict[str, list[Coloured]] = {
         (box(-22, -5, 22, -2), "stripe"),
     ],
 }
+
+
+def steams(station: str, done: tuple[str, ...]) -> bool:
+    """Whether a station is hot after these actions: water in the cup, anything in the pan."""
+    return (station == "cup" and "pour_water" in done) or (station == "pan" and bool(done))
+
+
+@cache
+def puff() -> Sprite:
+    """A puff of steam: every other pixel, so that one sees through it."""
+    whole = fill([(ellipse(0, 0, 6, 5), "milk")])
+    rows, columns = np.indices(whole.mask.shape)
+    mask = whole.mask & ((rows + columns) % 2 == 0)
+    return Sprite(np.full_like(whole.pixels, INDEX["milk"]), mask, whole.x, whole.y)
 
 
 SUPPLIES: dict[str, list[Coloured]] = {

@@ -31,6 +31,27 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def orders_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """A row an order of stages: the headline scores of every split that was scored.
+
+    runs: order -> split -> scores.
+    """
+    splits = list(dict.fromkeys(split for scores in runs.values() for split in scores))
+    headlines = [n for n in ("Acc", "mAP") if any(n in s[x] for s in runs.values() for x in s)]
+    table = Table(title="orders of stages (percent)", title_justify="left")
+    table.add_column("order")
+    for name in headlines:
+        for split in splits:
+            table.add_column(f"{name}\n{split}", justify="right")
+    table.add_column("ODD@0.6\ntest (truth)", justify="right")
+    for order, scores in runs.items():
+        cells = [percent(scores[split].get(name)) for name in headlines for split in splits]
+        test = scores.get("test", {})
+        odd = f"{percent(test.get('ODD@0.6'))} ({percent(test.get('ODD@0.6 truth'))})"
+        table.add_row(order, *cells, odd)
+    return table
+
+
 def tau_table(scores: Mapping[str, Any], taus: Iterable[str], split: str) -> Table:
     """A row a tau: ODD of the predictions, of the truth, and the share of implausible pairs."""
     table = Table(title=f"ODD over tau, {split}", title_justify="left")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcmci.errors import UsageError
-from pcmci.extract.datasets import breakfast, charades, coin, folder
+from pcmci.extract.datasets import breakfast, charades, coin, folder, kitchen
 from pcmci.extract.datasets.records import Dataset, Segment, Video
 
 __all__ = ["DATASETS", "Dataset", "DatasetSource", "Segment", "Video", "load_dataset"]
@@ -39,6 +39,7 @@ DATASETS: dict[str, DatasetSource] = {
     ),
     "charades": DatasetSource(charades.parse, "data/charades/videos", ("data/charades",)),
     "folder": DatasetSource(folder.parse, "data/folder"),
+    "kitchen": DatasetSource(kitchen.parse, "data/kitchen/videos", ("data/kitchen",)),
 }
 
 
