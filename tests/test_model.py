@@ -240,6 +240,14 @@ def test_stages_of_the_text_begin_as_the_identity(
     torch.testing.assert_close(model(world.vlm, world.video), expected)
 
 
+def test_the_frames_begin_as_the_vlm_gives_them(world: World) -> None:
+    """The VLM's texts and frames are aligned: a random projection would undo that."""
+    model = PCMCI(dataclasses.replace(TINY, order=("ich",)), world.text, DV).double()
+    assert model.frames_in is not None
+    expected = nn.functional.layer_norm(world.vlm, (D,))
+    torch.testing.assert_close(model.frames_in(world.vlm), expected)
+
+
 def test_ivc_without_noise_shows_the_decoder_its_mediator_alone(world: World) -> None:
     """V* = [M, V'] [I; 0] = M: what the video says arrives through the rest of W_C."""
     config = dataclasses.replace(TINY, order=("ivc",), mixer_noise=0.0, norm=False)

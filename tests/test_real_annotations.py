@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from synthetic import made_up_store
 
@@ -55,14 +56,16 @@ def one_video(folder, place):
 
 @pytest.fixture(scope="module")
 def coin_store(coin_json, tmp_path_factory):
-    """11,827 videos, 16 frames of 512 and 768 numbers; nine in ten training videos failed, so
-    that two cores can train on the rest while somebody waits."""
+    """11,827 videos, 16 frames of 512 and 768 numbers; most of them failed, so that two cores can
+    train on the rest while somebody waits."""
     folder = tmp_path_factory.mktemp("coin")
     videos = one_video(folder / "videos", "4MiubN1oQkg.mp4")
     dataset = load_dataset("coin", videos, coin_json)
-    train = [row for row, video in enumerate(dataset.videos) if video.split == "train"]
-    failed = tuple(row for place, row in enumerate(train) if place % 10)
-    yield made_up(dataset, folder / "coin.zarr", failed=failed)
+    rows = {split: [] for split in ("train", "test")}
+    for row, video in enumerate(dataset.videos):
+        rows[video.split].append(row)
+    failed = {*rows["train"], *rows["test"]} - {*rows["train"][::30], *rows["test"][::4]}
+    yield made_up(dataset, folder / "coin.zarr", failed=tuple(failed))
     shutil.rmtree(folder)  # 500 MB
 
 
@@ -79,14 +82,14 @@ def breakfast_store(breakfast_annotations, tmp_path_factory):
 @pytest.mark.parametrize("labels", ["activity", "steps"])
 def test_heads_train_on_the_whole_of_coin(coin_store, tmp_path, labels):
     with open_store(coin_store) as store:
-        assert store.counts[Status.DONE] == 903 + 2797
-        run = train_heads(store, (), labels=(labels,), out=tmp_path, memory=2**26, **SHORT)
+        assert store.counts[Status.DONE] == 301 + 700
+        run = train_heads(store, (), labels=(labels,), out=tmp_path, memory=2**25, **SHORT)
     test = run.metrics["test"]
     assert run.heads[labels]["features"] == "streamed"
-    assert test["videos"] == 2797
+    assert test["coverage"] == 700 / 2797
     if labels == "activity":
         assert test["Acc videos"] == 2797
-        assert test["Acc"] > 2 / 180
+        assert 0 <= test["Acc correct"] <= 700
     else:
         assert test["mAP classes"] == 778
         assert 0 < test["mAP"] < 1
@@ -98,15 +101,17 @@ def test_heads_train_on_the_whole_of_coin(coin_store, tmp_path, labels):
 def test_heads_train_on_breakfast_with_all_three_stages(breakfast_store, tmp_path, labels):
     with open_store(breakfast_store) as store:
         run = train_heads(store, ("ich", "ici", "ivc"), labels=(labels,), out=tmp_path, **SHORT)
-        classes = (store.steps[store.rows("test")].sum(0) > 0).sum()
+        occurs = store.steps[store.rows("test")].astype(float)
     test = run.metrics["test"]
     assert test["videos"] == 355
     if labels == "activity":
         assert test["Acc"] > 0.3  # chance: a tenth
     else:
-        assert classes == 43
-        assert test["mAP classes"] == 43
+        assert test["mAP classes"] == (occurs.sum(0) > 0).sum() == 43
         assert test["mAP/48"] == pytest.approx(test["mAP"] * 43 / 48)
         without = (test["mAP"] * 43 - 1) / 42  # SIL is in every video
         assert test["mAP w/o SIL"] == pytest.approx(without)
-        assert test["ODD@0.6 truth"] == pytest.approx(0.062, abs=0.004)  # measured.md
+        with np.errstate(invalid="ignore"):
+            q = occurs.T @ occurs / occurs.sum(0)
+        above = (q > 0.6).sum() - 43  # the diagonal is 1 where it is defined
+        assert test["ODD@0.6 truth"] == pytest.approx(above / (48 * 47))

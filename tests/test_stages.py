@@ -266,6 +266,25 @@ def test_a_stage_normalises_what_it_wrote(name: str, streams: Streams) -> None:
     torch.testing.assert_close(rewritten(name, normed, streams), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "learns"),
+    [("ich", {"text", "frames"}), ("ici", {"text"}), ("ivc", {"text", "video"})],
+)
+def test_a_stage_teaches_all_it_looked_at(name: str, learns: set[str], streams: Streams) -> None:
+    """IVC its mediator too; S~ of frozen embeddings is a constant."""
+    stage = STAGES[name](PLAIN).double()
+    inputs = {key: getattr(streams, key).clone() for key in ("text", "video", "frames")}
+    for tensor in inputs.values():
+        tensor.requires_grad_()
+    written = rewritten(name, stage, dataclasses.replace(streams, **inputs))
+    gradients = torch.autograd.grad(
+        written.square().sum(), list(inputs.values()), allow_unused=True
+    )
+    reached = {key for key, each in zip(inputs, gradients, strict=True) if each is not None}
+    assert reached == learns
+    assert all(each.any() for each in gradients if each is not None)
+
+
 @pytest.mark.parametrize("mixing", ["paper", "residual", "feature"])
 @pytest.mark.parametrize("name", STAGES)
 def test_permuted_labels_come_out_permuted_unless_labels_are_mixed(

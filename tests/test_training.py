@@ -404,6 +404,16 @@ def test_the_epoch_that_diverged_is_named(problem: Problem) -> None:
         train(problem, on_epoch=spoil)
 
 
+def test_predictions_that_are_no_numbers_are_refused(problem: Problem) -> None:
+    """The last step may spoil the weights after the last loss was seen to be finite. A NaN ranks
+    somewhere, and argmax calls it the best."""
+    model = build_model(dataclasses.replace(TINY, order=()), problem.text, DV, seed=0)
+    with torch.no_grad():
+        model.decoder.bias[1] = float("nan")
+    with pytest.raises(PcmciError, match="training diverged: 6 of 6 videos have logits that"):
+        predict_logits(model, problem.features, np.arange(20, VIDEOS), 4)
+
+
 # Predictions.
 
 

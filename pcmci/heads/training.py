@@ -150,11 +150,18 @@ def fit(
 def predict_logits(
     model: PCMCI, features: Features, rows: np.ndarray, batch_size: int, precision: str = "fp32"
 ) -> np.ndarray:
-    """[m, N] float32 logits of the rows asked for, from view 0."""
+    """[m, N] float32 logits of the rows asked for, from view 0. Raises PcmciError for a logit that
+    is not finite: it would be ranked as if it were."""
     model.eval()
     device = model.text.device
     parts = []
     with torch.inference_mode(), autocast(device, precision):
         for batch in features.batches(rows, batch_size):
             parts.append(model(batch.vlm, batch.video, batch.weights).float())
-    return torch.cat(parts).cpu().numpy()
+    logits = torch.cat(parts).cpu().numpy()
+    broken = int((~np.isfinite(logits)).any(1).sum())
+    if broken:
+        raise PcmciError(
+            f"training diverged: {broken} of {len(logits)} videos have logits that are not finite"
+        )
+    return logits

@@ -5,6 +5,7 @@ The body's origin is the floor of the stage below the head, an arm's is its shou
 
 from __future__ import annotations
 
+import math
 from functools import cache, lru_cache
 
 from pcmci.kitchen.shapes import Coloured, Shape, Sprite, below, ellipse, fill, limb, polygon
@@ -69,11 +70,11 @@ def arm(dx: int, dy: int, long_sleeves: bool, mirrored: bool = False) -> Sprite:
     if mirrored:
         return arm(dx, dy, long_sleeves).mirrored
     upper, lower = 30.0, 32.0
-    distance = max((dx * dx + dy * dy) ** 0.5, 1.0)
+    distance = max(math.sqrt(dx * dx + dy * dy), 1.0)
     if distance > upper + lower:  # a long arm rather than one that ends before its hand
         upper = lower = distance / 2
     along = (upper * upper - lower * lower + distance * distance) / (2 * distance)
-    aside = max(upper * upper - along * along, 0) ** 0.5
+    aside = math.sqrt(max(upper * upper - along * along, 0.0))
     ux, uy = dx / distance, dy / distance
     elbow = (ux * along + uy * aside, uy * along - ux * aside)
     sleeve = "clothes" if long_sleeves else "skin"
