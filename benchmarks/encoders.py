@@ -102,7 +102,7 @@ def contenders(
 
 @torch.inference_mode()
 def measure(
-    calls: dict[str, tuple[float, Callable[[], Any]]], rounds: int
+    calls: dict[str, tuple[float, Callable[[], Any]]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
     """Seconds of every call in every round, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}

@@ -75,16 +75,23 @@ def by_hand(model: PCMCI, world: World, *, each: bool = False) -> Tensor:
         frames=model.frames_in(world.vlm) if model.frames_in is not None else None,
         weights=weights,
     )
+    before = streams
     for name in model.config.order:
         streams = model.stages[name](streams)
-    return model.decoder(streams.text, streams.video)
+    tokens = streams.video
+    if model.config.tokens == "both":  # V and V^P; after ivc, V* and V
+        other = before.video if "ivc" in model.config.order else before.frames
+        assert other is not None
+        tokens = torch.cat([tokens, other], dim=1)
+    return model.decoder(streams.text, tokens)
 
 
+@pytest.mark.parametrize("tokens", ["video", "both"])
 @all_orders
 def test_every_order_is_its_stages_one_after_the_other(
-    world: World, order: tuple[str, ...]
+    world: World, order: tuple[str, ...], tokens: str
 ) -> None:
-    model = make(world, order)
+    model = make(world, order, tokens=tokens)
     assert tuple(model.stages) == order
     logits = model(world.vlm, world.video)
     assert logits.shape == (B, N)

@@ -49,6 +49,10 @@ class Layout:
         return -(-self.shape[0] // self.rows)
 
     @property
+    def row_bytes(self) -> int:
+        return self.chunk_bytes // self.rows
+
+    @property
     def fill(self) -> float | int:
         """What was never written reads as: NaN where the type has it, so that it is noticed."""
         return float("nan") if np.dtype(self.dtype).kind == "f" else 0
@@ -110,22 +114,25 @@ class Chunks(Protocol):
         ...
 
     def read(self, array: str, chunk: int, out: np.ndarray) -> None:
-        """Read a chunk's rows into `out` (contiguous, of `Layout.empty`'s shape and type).
+        """Read a whole chunk into `out` (contiguous, of `Layout.empty`'s shape and type).
 
         Raises ChunkError where the chunk is missing, cut short or does not match its checksum.
         """
         ...
 
-    def checksum(self, array: str, chunk: int) -> bytes:
-        """The checksum as stored, b"" for a chunk that does not exist. Checks nothing."""
+    def read_rows(self, array: str, chunk: int, first: int, out: np.ndarray) -> None:
+        """Read rows of a chunk, from its row `first`, into `out`; the checksum is not checked.
+
+        Raises ChunkError where the chunk is missing or cut short.
+        """
         ...
 
-    def write(self, array: str, chunk: int, rows: np.ndarray, durable: bool = True) -> None:
-        """Write a whole chunk from its rows. With `durable`, and after `sync`, it is on disk."""
+    def write(self, array: str, chunk: int, rows: np.ndarray) -> None:
+        """Write a whole chunk from its rows. Readers see it, and it is on disk, after `sync`."""
         ...
 
     def sync(self) -> None:
-        """Wait until everything written is on disk."""
+        """Bring everything written to the disk itself."""
         ...
 
     def leftovers(self) -> list[Path]:
@@ -183,9 +190,9 @@ def delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -3,10 +3,15 @@
     vlm         [n, views, L, D] float16      video       [n, views, Lv, Dv] float16
     text/NAME   [N, D] float32, a label set   activity    [n] int32, index or -1
     steps       [n, N] uint8, 0 or 1          status      [n] uint8, see `Status`
-    reasons     [n, 200] UTF-8, zero-padded   spec, videos  JSON documents as bytes
+    checksums   [n, 2] uint32, crc32c of a    reasons     [n, 200] UTF-8, zero-padded
+                done video's vlm and video    spec, videos  JSON documents as bytes
 
 Text lies in arrays and not in attributes, so that all of it is under a checksum (and HDF5 bounds
-attributes to 64 KB). Features, statuses and reasons are cut into the same chunks of rows.
+attributes to 64 KB). What has n rows and changes is cut into the same chunks of rows.
+
+Besides its chunk's checksum, which every program knows, each video has its own: one video can be
+read alone and still be checked, damage hurts a video and not its 63 neighbours, and features that
+are not those of the status beside them (a lost write, two chunks changed over) are noticed.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
+import google_crc32c
 import numpy as np
 
 from pcmci.cache.chunks import ChunkError, Chunks, Layout
@@ -27,6 +33,9 @@ REASON_BYTES = 200
 
 DOCUMENTS = ("spec", "videos")
 
+DIFFERS = "is not what was written"
+"""Of features that do not match their video's own checksum."""
+
 
 def array_layouts(spec: StoreSpec, n: int, chunk_rows: int) -> dict[str, Layout]:
     """Every array of a store of n videos but the two documents."""
@@ -38,6 +47,7 @@ def array_layouts(spec: StoreSpec, n: int, chunk_rows: int) -> dict[str, Layout]
         "activity": Layout((n,), "<i4", n),
         "status": Layout((n,), "|u1", rows),
         "reasons": Layout((n, REASON_BYTES), "|u1", rows),
+        "checksums": Layout((n, len(FEATURES)), "<u4", rows),
     }
     for name in spec.label_sets:
         count = len(spec.labels(name))
@@ -85,29 +95,49 @@ def read_head(chunks: Chunks) -> tuple[StoreSpec, VideoTable]:
     return spec, table
 
 
-def read_status(chunks: Chunks, ids: Sequence[str], torn: Collection[int] = ()) -> np.ndarray:
-    """[n] uint8. Chunks in `torn` that cannot be read count as pending.
+def read_chunk(chunks: Chunks, array: str, chunk: int, out: np.ndarray) -> None:
+    """Raises ChunkError, also for a status that is none."""
+    chunks.read(array, chunk, out)
+    if array == "status" and out.max() > max(Status):
+        raise ChunkError(chunks.path, array, chunk, f"says {out.max()}, which is no status")
+
+
+def read_by_chunk(
+    chunks: Chunks, array: str, ids: Sequence[str], torn: Collection[int] = ()
+) -> np.ndarray:
+    """A small array of n rows. Chunks in `torn` that cannot be read are zeros (pending).
 
     Raises StoreError naming the videos of another chunk that cannot be read.
     """
-    layout = chunks.layout("status")
-    status = np.full(layout.shape, Status.PENDING, np.uint8)
+    layout = chunks.layout(array)
+    whole = np.zeros(layout.shape, layout.dtype)
     for chunk in range(layout.chunks):
         span = layout.span(chunk)
         try:
-            read_status_chunk(chunks, chunk, status[span])
+            read_chunk(chunks, array, chunk, whole[span])
         except ChunkError as error:
             if chunk not in torn:
                 raise error.naming(ids[span]) from error
-            status[span] = Status.PENDING
-    return status
+            whole[span] = 0
+    return whole
 
 
-def read_status_chunk(chunks: Chunks, chunk: int, out: np.ndarray) -> None:
-    """Raises ChunkError, also for a number that is no status."""
-    chunks.read("status", chunk, out)
-    if out.max() > max(Status):
-        raise ChunkError(chunks.path, "status", chunk, f"says {out.max()}, which is no status")
+def checksum(features: np.ndarray) -> int:
+    """crc32c of one video's features of one kind."""
+    return int(google_crc32c.value(features))
+
+
+def read_features(
+    chunks: Chunks, array: str, first: int, out: np.ndarray, checksums: np.ndarray
+) -> list[int]:
+    """Read rows `first` and following, all of one chunk, into `out` [m, views, L, D].
+
+    checksums: [m]. Returns the rows that do not match theirs. Raises ChunkError where the chunk is
+    missing or cut short.
+    """
+    chunk, start = divmod(first, chunks.layout(array).rows)
+    chunks.read_rows(array, chunk, start, out)
+    return [first + i for i, row in enumerate(out) if checksum(row) != checksums[i]]
 
 
 def check_stored(chunks: Chunks, ids: Sequence[str], status: np.ndarray) -> None:

@@ -82,29 +82,19 @@ class Hdf5Chunks:
     def read(self, array: str, chunk: int, out: np.ndarray) -> None:
         layout = self.layout(array)
         raw = np.empty(layout.chunk_bytes + CHECKSUM_BYTES, np.uint8)
-        try:
-            got = os.preadv(self._file, [raw.data], self._offset(array, chunk))
-        except OSError as error:
-            problem = f"cannot be read: {error.strerror}"
-            raise ChunkError(self.path, array, chunk, problem) from error
-        if got != raw.nbytes:
-            raise ChunkError(self.path, array, chunk, "is cut short")
+        self._read_at(array, chunk, 0, raw)
         flat = out.reshape(-1).view(np.uint8)
         try:
-            if flat.nbytes == layout.chunk_bytes:
-                self._codec.decode(raw, flat)
-            else:
-                flat[:] = np.asarray(self._codec.decode(raw))[: flat.nbytes]
+            flat[:] = np.asarray(self._codec.decode(raw))[: flat.nbytes]
         except RuntimeError:
             raise ChunkError(self.path, array, chunk, "does not match its checksum") from None
 
-    def checksum(self, array: str, chunk: int) -> bytes:
-        offset = self._offset(array, chunk) + self.layout(array).chunk_bytes
-        return os.pread(self._file, CHECKSUM_BYTES, offset)
+    def read_rows(self, array: str, chunk: int, first: int, out: np.ndarray) -> None:
+        self._read_at(array, chunk, first * self.layout(array).row_bytes, out)
 
-    def write(self, array: str, chunk: int, rows: np.ndarray, durable: bool = True) -> None:
+    def write(self, array: str, chunk: int, rows: np.ndarray) -> None:
         raw = memoryview(self._codec.encode(self.layout(array).padded(rows)))
-        offset = self._offset(array, chunk)
+        offset = self._place(array).offsets[chunk]
         with writing(self.path):
             while raw:
                 written = os.pwrite(self._file, raw, offset)
@@ -122,18 +112,24 @@ class Hdf5Chunks:
             os.close(self._file)
         self._file = -1
 
+    def _read_at(self, array: str, chunk: int, offset: int, out: np.ndarray) -> None:
+        offsets = self._place(array).offsets
+        if chunk not in offsets:
+            raise ChunkError(self.path, array, chunk, "is missing")
+        try:
+            got = os.preadv(self._file, [out.data], offsets[chunk] + offset)
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+            raise ChunkError(self.path, array, chunk, problem) from error
+        if got != out.nbytes:
+            raise ChunkError(self.path, array, chunk, "is cut short")
+
     def _place(self, array: str) -> _Places:
         if array in self._strange:
             raise StoreError(f"{self.path}: {array} is damaged: {self._strange[array]}")
         if array not in self._arrays:
             raise StoreError(f"{self.path} is not a feature store: it has no {array}")
         return self._arrays[array]
-
-    def _offset(self, array: str, chunk: int) -> int:
-        offsets = self._place(array).offsets
-        if chunk not in offsets:
-            raise ChunkError(self.path, array, chunk, "is missing")
-        return offsets[chunk]
 
     def _visit(self, array: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):

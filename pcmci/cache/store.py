@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,23 +24,28 @@ from pcmci.cache.chunks import (
     delete,
     file_format,
     open_chunks,
-    sync_folder,
+    sync_to_disk,
     writing,
 )
 from pcmci.cache.contents import (
     CHUNK_ROWS,
+    DIFFERS,
     array_layouts,
     check_stored,
     decode_reason,
     documents,
     read_array,
+    read_by_chunk,
+    read_features,
     read_head,
-    read_status,
 )
 from pcmci.cache.lock import WriterLock
 from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writer import StoreWriter, recover
 from pcmci.errors import SpecMismatch, StoreError
+
+THREADED_BYTES = 8 * 2**20
+"""Reading less than this takes less time than starting threads."""
 
 __all__ = ["Store", "StoreWriter", "create_store", "open_store"]
 
@@ -80,10 +86,10 @@ def create_store(
     with building(path, layouts, overwrite=overwrite) as chunks:
         for name, array in small.items():
             chunks.write(name, 0, array)
-        for name in ("status", "reasons"):
+        for name in ("status", "reasons", "checksums"):
             # All of them, so that one that is absent later was lost, and is no pending one.
             for chunk in range(layouts[name].chunks):
-                chunks.write(name, chunk, np.zeros_like(layouts[name].empty(chunk)), durable=False)
+                chunks.write(name, chunk, np.zeros_like(layouts[name].empty(chunk)))
 
 
 def open_store(path: str | Path) -> Store:
@@ -112,7 +118,9 @@ class Store:
         self.chunks = open_chunks(self.path)
         try:
             self.spec, self.table = read_head(self.chunks)
-            self.status = read_status(self.chunks, self.table.ids)
+            # The status is written last, so what is read after it is at least as new.
+            self.status = read_by_chunk(self.chunks, "status", self.table.ids)
+            self._checksums = read_by_chunk(self.chunks, "checksums", self.table.ids)
             check_stored(self.chunks, self.table.ids, self.status)
         except BaseException:
             self.chunks.close()
@@ -143,18 +151,17 @@ class Store:
     @cached_property
     def reasons(self) -> tuple[str, ...]:
         """[n] why a video has no features; "" where nothing was recorded."""
-        return tuple(decode_reason(row) for row in self._small("reasons"))
+        return tuple(map(decode_reason, read_by_chunk(self.chunks, "reasons", self.ids)))
 
     @cached_property
     def content_digest(self) -> str:
-        """sha256 that changes whenever committed data do: of spec, statuses and all checksums.
+        """sha256 of spec, statuses, features (by their checksums) and text embeddings.
 
-        Zarr and HDF5 use other checksums, so two formats of one store have two digests.
+        It changes whenever committed data do, and is the same for Zarr and HDF5.
         """
-        sha = hashlib.sha256(self.fingerprint.encode() + self.status.tobytes())
-        for array in (*FEATURES, *(f"text/{name}" for name in self.spec.label_sets)):
-            for chunk in range(self.chunks.layout(array).chunks):
-                sha.update(self.chunks.checksum(array, chunk))
+        sha = hashlib.sha256(self.fingerprint.encode())
+        for array in (self.status, self._checksums, *map(self.text, self.spec.label_sets)):
+            sha.update(array.tobytes())
         return sha.hexdigest()
 
     def rows(self, split: str, *, done: bool = False) -> np.ndarray:
@@ -172,7 +179,7 @@ class Store:
     def text(self, labels: str) -> np.ndarray:
         """[N, D] float32: the VLM's embeddings of the `activity` or `steps` prompts."""
         self.spec.labels(labels)
-        return self._small(f"text/{labels}")
+        return read_array(self.chunks, f"text/{labels}")
 
     def read(
         self,
@@ -192,39 +199,39 @@ class Store:
         if view is not None and not 0 <= view < layout.shape[1]:
             raise StoreError(f"view {view}: {self.path} has views 0 to {layout.shape[1] - 1}")
         views = range(layout.shape[1]) if view is None else range(view, view + 1)
-        every = np.arange(len(self))
-        known = rows is None or isinstance(rows, slice | np.ndarray)
-        index = every[slice(None) if rows is None else rows if known else list(rows)]
+        if rows is None:
+            rows = slice(None)
+        if not isinstance(rows, slice):  # numpy makes an empty list one of floats
+            rows = np.asarray(rows) if len(rows) else np.zeros(0, int)
+        index = np.arange(len(self))[rows]
         out = np.empty((len(index), len(views), *layout.shape[2:]), layout.dtype)
         done = self.status[index] == Status.DONE
 
-        def fill(places: np.ndarray) -> ChunkError | None:
-            """Places in `out` whose rows lie in the same chunk."""
-            if not done[places].any():
-                return None
-            chunk = int(index[places[0]]) // layout.rows
-            span = layout.span(chunk)
-            first, last = int(places[0]), int(places[-1])
-            aligned = last - first + 1 == len(places) == span.stop - span.start
-            in_order = aligned and bool((index[places] == np.arange(span.start, span.stop)).all())
+        def fill(run: slice) -> Iterator[tuple[int, ChunkError]]:
+            """Read a run of places; yields the rows that are hurt."""
+            if not done[run].any():
+                return
+            rows = index[run]
+            first, last = int(rows[0]), int(rows[-1])
+            if len(views) == layout.shape[1]:
+                block = out[run]
+            else:
+                block = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
+            chunk = first // layout.rows
             try:
-                if in_order and len(views) == layout.shape[1]:
-                    self.chunks.read(array, chunk, out[first : last + 1])
-                else:
-                    block = layout.empty(chunk)
-                    self.chunks.read(array, chunk, block)
-                    out[places] = block[index[places] - span.start, views.start : views.stop]
-            except ChunkError as error:
-                return error
-            return None
+                expected = self._checksums[first : last + 1, FEATURES.index(array)]
+                hurt = read_features(self.chunks, array, first, block, expected)
+                error = ChunkError(self.path, array, chunk, DIFFERS)
+            except ChunkError as missing:
+                hurt, error = rows.tolist(), missing
+            if block.base is not out:
+                out[run] = block[:, views.start : views.stop]
+            yield from ((row, error) for row in hurt if self.status[row] == Status.DONE)
 
-        errors = [error for error in _map(fill, _by_chunk(index // layout.rows)) if error]
-        if not errors:
-            # Finite when it was put: the chunk's bytes were lost and read as fill.
-            never = np.unique(index[done][np.isnan(out[done, 0, 0, 0])] // layout.rows)
-            errors = [ChunkError(self.path, array, int(c), "was never written") for c in never]
-        if errors:
-            raise errors[0].naming(self._hurt(errors), len(errors)) from errors[0]
+        if hurt := dict(_over_threads(fill, _runs(index, layout.rows), out.nbytes)):
+            chunks = {error.chunk for error in hurt.values()}
+            row = min(hurt)
+            raise hurt[row].naming([self.ids[row] for row in sorted(hurt)], len(chunks))
         out[~done] = np.nan
         return out if view is None else out[:, 0]
 
@@ -286,20 +293,6 @@ class Store:
     ) -> None:
         self.close()
 
-    def _small(self, array: str) -> np.ndarray:
-        try:
-            return read_array(self.chunks, array)
-        except ChunkError as error:
-            if array == "reasons":
-                raise error.naming(self._hurt([error])) from error
-            raise
-
-    def _hurt(self, errors: list[ChunkError]) -> list[str]:
-        """The ids of the videos in these chunks that are not pending."""
-        chunks = [error.chunk for error in errors]
-        known = np.isin(np.arange(len(self)) // self.chunk_rows, chunks) & (self.status != 0)
-        return [self.ids[row] for row in np.flatnonzero(known)]
-
 
 @contextlib.contextmanager
 def building(
@@ -329,7 +322,7 @@ def building(
                 if path.is_dir():  # no rename replaces a folder that holds something
                     path.rename(old)
                 new.replace(path)
-                sync_folder(path.parent)
+                sync_to_disk(path.parent)
                 delete(old)
         finally:
             delete(new)
@@ -356,19 +349,23 @@ def _check_parts(spec: StoreSpec, table: VideoTable, text: Mapping[str, np.ndarr
         )
 
 
-def _by_chunk(chunk_of: np.ndarray) -> list[np.ndarray]:
-    """The places of equal chunks, ascending."""
-    order = np.argsort(chunk_of, kind="stable")
-    borders = np.flatnonzero(np.diff(chunk_of[order])) + 1
-    return [part for part in np.split(order, borders) if len(part)]
+def _runs(index: np.ndarray, chunk_rows: int) -> list[slice]:
+    """Places of rows that follow each other within one chunk."""
+    follows = (np.diff(index) == 1) & (index[1:] % chunk_rows != 0)
+    borders = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(index)]
+    return [slice(a, b) for a, b in itertools.pairwise(borders) if a < b]
 
 
-def _map(
-    fill: Callable[[np.ndarray], ChunkError | None], parts: list[np.ndarray]
-) -> list[ChunkError | None]:
-    """Over threads where that pays: reading and the page cache wait for each other otherwise."""
-    threads = min(len(parts) // 4, 4, os.cpu_count() or 1)
-    if threads < 2:
-        return [fill(part) for part in parts]
+def _over_threads(
+    fill: Callable[[slice], Iterator[tuple[int, ChunkError]]], runs: list[slice], size: int
+) -> list[tuple[int, ChunkError]]:
+    """`fill` of every run, in threads where there is enough to read."""
+    threads = min(4, os.cpu_count() or 1) if size >= THREADED_BYTES else 1
+
+    def share(k: int) -> list[tuple[int, ChunkError]]:
+        return [hurt for run in runs[k::threads] for hurt in fill(run)]
+
+    if threads == 1:
+        return share(0)
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(fill, parts))
+        return [hurt for part in pool.map(share, range(threads)) for hurt in part]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pcmci.cache.chunks import ChunkError, Chunks, beside, check_exists, open_chunks
-from pcmci.cache.contents import read_head, read_status_chunk
+from pcmci.cache.contents import DIFFERS, checksum, read_chunk, read_head
 from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writer import recover
 from pcmci.errors import StoreError
@@ -66,13 +66,15 @@ class _Inspection:
     ) -> None:
         self._chunks, self._ids, self._progress = chunks, table.ids, progress
         self._status = np.zeros(len(table), np.uint8)
+        self._checksums = np.zeros((len(table), len(FEATURES)), "<u4")
         self._texts = [f"text/{name}" for name in spec.label_sets]
-        arrays = ("status", "reasons", *self._texts, *FEATURES)
+        arrays = ("status", "checksums", "reasons", *self._texts, *FEATURES)
         self._total = sum(chunks.layout(array).chunks for array in arrays)
         self._seen = 0
 
     def run(self) -> Iterator[Damage]:
         yield from self._each("status", self._status_chunk)
+        yield from self._each("checksums", self._checksums_chunk)
         yield from self._each("reasons", self._reasons_chunk)
         for array in self._texts:
             yield from self._each(array, self._text_chunk)
@@ -92,42 +94,54 @@ class _Inspection:
                 self._progress(self._seen, self._total)
 
     def _status_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:
-        try:
-            read_status_chunk(self._chunks, chunk, self._status[span])
-        except ChunkError as error:
+        damage = self._read(array, chunk, self._status[span], self._with(span, *Status))
+        if damage:
             self._status[span] = Status.PENDING  # nothing more to say of these
-            return self._damage(error, np.arange(span.start, span.stop))
-        return None
-
-    def _reasons_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:
-        return self._read(array, chunk, span, (Status.FAILED, Status.MISSING))[1]
-
-    def _text_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:
-        return self._read(array, chunk, slice(0), ())[1]
-
-    def _features_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:
-        done = span.start + np.flatnonzero(self._status[span] == Status.DONE)
-        if not len(done) and chunk not in self._stored:
-            return None
-        block, damage = self._read(array, chunk, span, (Status.DONE,))
-        if damage is None:
-            finite = np.isfinite(block[done - span.start]).all((1, 2, 3))
-            if not finite.all():
-                error = ChunkError(self._chunks.path, array, chunk, "holds NaN or infinity")
-                return self._damage(error, done[~finite])
         return damage
 
-    def _read(
-        self, array: str, chunk: int, span: slice, hurt: tuple[Status, ...]
-    ) -> tuple[np.ndarray, Damage | None]:
-        """hurt: the statuses whose videos need this chunk."""
+    def _checksums_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:
+        done = self._with(span, Status.DONE)
+        damage = self._read(array, chunk, self._checksums[span], done)
+        if damage:
+            self._status[done] = Status.PENDING
+        return damage
+
+    def _reasons_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:
+        hurt = self._with(span, Status.FAILED, Status.MISSING)
+        return self._read(array, chunk, self._chunks.layout(array).empty(chunk), hurt)
+
+    def _text_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:
+        return self._read(array, chunk, self._chunks.layout(array).empty(chunk), np.array([], int))
+
+    def _features_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:
+        done = self._with(span, Status.DONE)
+        if not len(done) and chunk not in self._stored:
+            return None
         block = self._chunks.layout(array).empty(chunk)
+        damage = self._read(array, chunk, block, done)
         try:
-            self._chunks.read(array, chunk, block)
+            self._chunks.read_rows(array, chunk, 0, block)
+        except ChunkError:
+            return damage
+        k = FEATURES.index(array)
+        hurt = [r for r in done if checksum(block[r - span.start]) != self._checksums[r, k]]
+        if not hurt and not damage:
+            return None
+        problem = damage.problem if damage else DIFFERS
+        return self._damage(
+            ChunkError(self._chunks.path, array, chunk, problem), np.array(hurt, int)
+        )
+
+    def _read(self, array: str, chunk: int, out: np.ndarray, hurt: np.ndarray) -> Damage | None:
+        """hurt: the rows that need this chunk."""
+        try:
+            read_chunk(self._chunks, array, chunk, out)
         except ChunkError as error:
-            rows = np.arange(len(self._status))[span]
-            return block, self._damage(error, rows[np.isin(self._status[span], hurt)])
-        return block, None
+            return self._damage(error, hurt)
+        return None
+
+    def _with(self, span: slice, *statuses: Status) -> np.ndarray:
+        return span.start + np.flatnonzero(np.isin(self._status[span], statuses))
 
     def _damage(self, error: ChunkError, rows: np.ndarray) -> Damage:
         ids = tuple(self._ids[row] for row in rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -11,25 +13,32 @@ import numpy as np
 
 from pcmci.cache.chunks import ChunkError, beside, check_exists, open_chunks
 from pcmci.cache.contents import (
+    DIFFERS,
     check_stored,
+    checksum,
     decode_reason,
     encode_reason,
+    read_by_chunk,
+    read_features,
     read_head,
-    read_status,
 )
 from pcmci.cache.journal import Journal
 from pcmci.cache.lock import StoreLocked, WriterLock
 from pcmci.cache.schema import FEATURES, Status
 from pcmci.errors import StoreError, VideoError
 
+COMMIT_BYTES = 64 * 2**20
+"""Complete chunks of so many bytes are committed, however little time has passed."""
+
 
 class StoreWriter:
     """Takes videos in any order and commits each chunk once none of its videos is pending.
 
     What `put`, `fail`, `missing` and `reset` were given is in the journal when they return. To
-    commit a chunk means: its features, then its reasons and statuses (done means on disk), then the
-    journal forgets it. Before a chunk with anything in it is overwritten, all of it is in the
-    journal, so that one torn in place is rebuilt without being read.
+    commit chunks means: their features, then their reasons and statuses (done means on disk), then
+    the journal forgets them. Before a chunk is overwritten, all that it will hold is in the
+    journal, so that one torn in place is rebuilt without being read. Since waiting for the disk
+    costs most, chunks that complete in quick succession are committed together.
 
     spec, table: what the store was made for. status: [n] uint8, with what is not yet committed.
     Use from one thread at a time.
@@ -38,11 +47,15 @@ class StoreWriter:
     def __init__(self, path: str | Path, *, sync_seconds: float = 5.0) -> None:
         """Locks the store and finishes what a killed writer had begun.
 
-        sync_seconds: see `Journal`. Raises StoreLocked while another process writes, StoreError
-        where the store is damaged.
+        sync_seconds: how often to wait for the disk, to commit and to bring the journal there: it
+        is what a power cut may cost. 0: after every video.
+        Raises StoreLocked while another process writes, StoreError where the store is damaged.
         """
         self.path = Path(path)
+        self._sync_seconds = sync_seconds
+        self._last = time.monotonic()
         self._waiting: set[int] = set()
+        self._complete: set[int] = set()
         with contextlib.ExitStack() as opening:
             check_exists(self.path)
             opening.enter_context(WriterLock(self.path))
@@ -52,6 +65,7 @@ class StoreWriter:
             journal = beside(self.path, ".journal")
             self._journal = Journal(journal, self.spec.fingerprint, sync_seconds)
             opening.callback(self._journal.close)
+            self._chunk_bytes = sum(self._chunks.layout(array).chunk_bytes for array in FEATURES)
             self._replay()
             self._open = opening.pop_all()
 
@@ -79,18 +93,21 @@ class StoreWriter:
         features = [self._half(row, *pair) for pair in zip(FEATURES, (vlm, video), strict=True)]
         self._journal.append(row, Status.DONE, features=features)
         self._became(row, Status.DONE)
+        self._commit_if_due()
 
     def fail(self, row: int, reason: str) -> None:
         """A video that cannot be encoded. Of the reason, 200 bytes are kept."""
         self._check_pending(row)
         self._journal.append(row, Status.FAILED, reason)
         self._became(row, Status.FAILED, reason)
+        self._commit_if_due()
 
     def missing(self, row: int, reason: str = "") -> None:
         """A video that is not on disk."""
         self._check_pending(row)
         self._journal.append(row, Status.MISSING, reason)
         self._became(row, Status.MISSING, reason)
+        self._commit_if_due()
 
     def reset(self, rows: Iterable[int]) -> None:
         """Make rows pending again, whatever they were."""
@@ -101,10 +118,9 @@ class StoreWriter:
 
     def close(self) -> None:
         """Commit everything, chunks that are not complete too."""
-        waiting, self._waiting = sorted(self._waiting), set()
+        waiting, self._waiting = self._waiting, set()
         with self._open:
-            for chunk in waiting:
-                self._commit(chunk)
+            self._commit(waiting)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -121,33 +137,17 @@ class StoreWriter:
             self.close()
 
     def _replay(self) -> None:
-        entries, torn = self._journal.entries, self._journal.chunks
+        entries, torn, ids = self._journal.entries, self._journal.chunks, self.table.ids
         self._layout = self._chunks.layout("status")
-        self._committed = read_status(self._chunks, self.table.ids, torn)
-        check_stored(self._chunks, self.table.ids, self._committed)
+        self._committed = read_by_chunk(self._chunks, "status", ids, torn)
+        check_stored(self._chunks, ids, self._committed)
         self.status = self._committed.copy()
-        self._reasons = self._read_reasons(torn)
-        for row, entry in list(entries.items()):
-            self._became(row, entry.status, entry.reason, commit=False)
-        for chunk in sorted(self._waiting):
-            self._commit_if_complete(chunk)
-
-    def _read_reasons(self, torn: set[int]) -> dict[int, str]:
-        """Of the rows that have one."""
-        reasons: dict[int, str] = {}
-        layout = self._chunks.layout("reasons")
-        without = (Status.PENDING, Status.DONE)
-        for chunk in set((np.flatnonzero(~np.isin(self.status, without)) // layout.rows).tolist()):
-            block = layout.empty(chunk)
-            try:
-                self._chunks.read("reasons", chunk, block)
-            except ChunkError as error:
-                if chunk not in torn:
-                    raise error.naming(self.table.ids[layout.span(chunk)]) from error
-                continue
-            first = layout.span(chunk).start
-            reasons |= {first + i: decode_reason(block[i]) for i in np.flatnonzero(block[:, 0])}
-        return reasons
+        reasons = read_by_chunk(self._chunks, "reasons", ids, torn)
+        rows = np.flatnonzero(reasons[:, 0]).tolist()
+        self._reasons = {row: decode_reason(reasons[row]) for row in rows}
+        for row, entry in entries.items():
+            self._became(row, entry.status, entry.reason)
+        self._commit(self._complete)
 
     def _check_pending(self, row: int) -> None:
         if self.status[row] != Status.PENDING:
@@ -172,75 +172,112 @@ class StoreWriter:
             )
         return half
 
-    def _became(self, row: int, status: Status, reason: str = "", commit: bool = True) -> None:
+    def _became(self, row: int, status: Status, reason: str = "") -> None:
         self.status[row] = status
         self._reasons.pop(row, None)
         if reason:
             self._reasons[row] = reason
         chunk = row // self._layout.rows
         self._waiting.add(chunk)
-        if commit:
-            self._commit_if_complete(chunk)
-
-    def _commit_if_complete(self, chunk: int) -> None:
         if (self.status[self._layout.span(chunk)] != Status.PENDING).all():
-            self._commit(chunk)
+            self._complete.add(chunk)
+        else:
+            self._complete.discard(chunk)
 
-    def _commit(self, chunk: int) -> None:
-        """Bring a chunk up to date on disk. May be cut off anywhere and begun again."""
-        span = self._layout.span(chunk)
-        rows = range(span.start, span.stop)
-        entries, status = self._journal.entries, self.status[span]
-        undone = (self._committed[span] == Status.DONE) & (status != Status.DONE)
-        rewrite = bool(undone.any()) or any(r in entries and entries[r].bytes for r in rows)
-        self._journal_rest(chunk, rows, rewrite)
-        self._journal.begin(chunk)
-        if rewrite:
-            for array, block in self._assembled(chunk, rows).items():
-                self._chunks.write(array, chunk, block)
-            self._chunks.sync()
-        reasons = np.stack([encode_reason(self._reasons.get(row, "")) for row in rows])
-        self._chunks.write("reasons", chunk, reasons)
-        self._chunks.write("status", chunk, status)
+    def _commit_if_due(self) -> None:
+        enough = len(self._complete) * self._chunk_bytes >= COMMIT_BYTES
+        if self._complete and (enough or time.monotonic() - self._last >= self._sync_seconds):
+            self._commit(self._complete)
+
+    def _commit(self, chunks: Iterable[int]) -> None:
+        """Bring chunks up to date on disk. May be cut off anywhere and begun again."""
+        changed = {chunk: self._features_changed(chunk) for chunk in sorted(chunks)}
+        if not changed:
+            return
+        journalled = [self._journal_rest(chunk, rewrite) for chunk, rewrite in changed.items()]
+        if any(journalled):
+            self._journal.sync()  # a power cut must not take what was safe before
+        for chunk in changed:
+            self._journal.begin(chunk)
+        for chunk in (chunk for chunk, rewrite in changed.items() if rewrite):
+            self._write_features(chunk)
         self._chunks.sync()
-        self._journal.forget(rows)
-        self._committed[span] = status
-        self._waiting.discard(chunk)
+        for chunk in changed:
+            rows = self._rows(chunk)
+            reasons = np.stack([encode_reason(self._reasons.get(row, "")) for row in rows])
+            self._chunks.write("reasons", chunk, reasons)
+            self._chunks.write("status", chunk, self.status[self._layout.span(chunk)])
+        self._chunks.sync()
+        self._journal.forget(row for chunk in changed for row in self._rows(chunk))
+        for chunk in changed:
+            span = self._layout.span(chunk)
+            self._committed[span] = self.status[span]
+        self._waiting.difference_update(changed)
+        self._complete.difference_update(changed)
+        self._last = time.monotonic()
 
-    def _journal_rest(self, chunk: int, rows: range, rewrite: bool) -> None:
+    def _rows(self, chunk: int) -> range:
+        span = self._layout.span(chunk)
+        return range(span.start, span.stop)
+
+    def _features_changed(self, chunk: int) -> bool:
+        """False where only reasons and statuses are new, as for videos that are missing."""
+        entries, span = self._journal.entries, self._layout.span(chunk)
+        undone = (self._committed[span] == Status.DONE) & (self.status[span] != Status.DONE)
+        rows = self._rows(chunk)
+        return bool(undone.any()) or any(row in entries and entries[row].bytes for row in rows)
+
+    def _journal_rest(self, chunk: int, rewrite: bool) -> bool:
         """Journal what the chunk holds already, features only where they will be overwritten."""
         entries = self._journal.entries
-        known = [row for row in rows if self.status[row] != Status.PENDING]
-        done = {row for row in known if self.status[row] == Status.DONE}
-        bare = {row for row in done if row not in entries or not entries[row].bytes}
-        blocks = []
-        if rewrite and bare:
-            blocks = [self._chunks.layout(array).empty(chunk) for array in FEATURES]
-            try:
-                for array, block in zip(FEATURES, blocks, strict=True):
-                    self._chunks.read(array, chunk, block)
-            except ChunkError as error:
-                raise error.naming([self.table.ids[row] for row in sorted(bare)]) from error
-        old = [row for row in known if row not in entries or (blocks and row in bare)]
+        known = [row for row in self._rows(chunk) if self.status[row] != Status.PENDING]
+        bare = [
+            row
+            for row in known
+            if self.status[row] == Status.DONE and (row not in entries or not entries[row].bytes)
+        ]
+        features = self._read_features(chunk, bare) if rewrite and bare else {}
+        old = [row for row in known if row not in entries or row in features]
         for row in old:
-            features = [block[row - rows.start] for block in blocks] if row in bare else []
-            self._journal.append(
-                row, Status(self.status[row]), self._reasons.get(row, ""), features
-            )
-        if old:
-            self._journal.sync()  # a power cut must not take what was safe before
+            status, reason = Status(self.status[row]), self._reasons.get(row, "")
+            self._journal.append(row, status, reason, features.get(row, ()))
+        return bool(old)
 
-    def _assembled(self, chunk: int, rows: range) -> dict[str, np.ndarray]:
-        """The chunk's features from the journal, NaN for every video without any."""
-        blocks = {array: self._chunks.layout(array).empty(chunk) for array in FEATURES}
-        for i, row in enumerate(rows):
-            places = [block[i] for block in blocks.values()]
+    def _read_features(self, chunk: int, rows: list[int]) -> dict[int, list[np.ndarray]]:
+        """What the store holds of these rows. Raises StoreError naming those that are damaged."""
+        checksums = self._chunks.layout("checksums").empty(chunk)
+        features: dict[int, list[np.ndarray]] = {row: [] for row in rows}
+        hurt: list[int] = []
+        try:
+            self._chunks.read("checksums", chunk, checksums)
+            for (k, array), row in itertools.product(enumerate(FEATURES), rows):
+                out = np.empty((1, *self._chunks.layout(array).shape[1:]), "<f2")
+                expected = checksums[row - self._layout.span(chunk).start, k]
+                hurt += read_features(self._chunks, array, row, out, np.array([expected]))
+                features[row].append(out[0])
+            if hurt:
+                raise ChunkError(self.path, array, chunk, DIFFERS)
+        except ChunkError as error:
+            ids = [self.table.ids[row] for row in hurt or rows]
+            raise error.naming(ids) from error
+        return features
+
+    def _write_features(self, chunk: int) -> None:
+        """From the journal; NaN for every video without any."""
+        rows, first = self._rows(chunk), self._layout.span(chunk).start
+        blocks = [self._chunks.layout(array).empty(chunk) for array in FEATURES]
+        checksums = np.zeros((len(rows), len(FEATURES)), "<u4")
+        for row in rows:
+            features = [block[row - first] for block in blocks]
             if self.status[row] == Status.DONE:
-                self._journal.read(row, places)
+                self._journal.read(row, features)
+                checksums[row - first] = [checksum(part) for part in features]
             else:
-                for place in places:
-                    place.fill(np.nan)
-        return blocks
+                for part in features:
+                    part.fill(np.nan)
+        for array, block in zip(FEATURES, blocks, strict=True):
+            self._chunks.write(array, chunk, block)
+        self._chunks.write("checksums", chunk, checksums)
 
 
 def recover(path: Path) -> None:

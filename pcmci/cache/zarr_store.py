@@ -10,27 +10,28 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
-from pcmci.cache.chunks import CHECKSUM_BYTES, ChunkError, Layout, sync_folder, writing
+from pcmci.cache.chunks import CHECKSUM_BYTES, ChunkError, Layout, sync_to_disk, writing
 from pcmci.errors import StoreError
 
 PARTIAL = ".partial"
 
 
 class ZarrChunks:
-    """A chunk appears by renaming, so it is there whole or not at all."""
+    """A chunk is written under another name, brought to disk, and renamed: there whole or not."""
 
     def __init__(self, path: Path, writable: bool = False) -> None:
         if not (path / "zarr.json").is_file():
             raise StoreError(f"{path} is not a feature store: it has no zarr.json")
         self.path = path
         self._layouts: dict[str, Layout] = {}
-        self._renamed_in: set[Path] = set()
+        self._written: set[Path] = set()
 
     @classmethod
     def create(cls, path: Path, layouts: Mapping[str, Layout]) -> None:
@@ -64,10 +65,49 @@ class ZarrChunks:
 
     def read(self, array: str, chunk: int, out: np.ndarray) -> None:
         rest = np.empty(self.layout(array).chunk_bytes - out.nbytes + CHECKSUM_BYTES, np.uint8)
+        self._read_at(array, chunk, 0, out, rest)
+        padding, stored = rest[:-CHECKSUM_BYTES], rest[-CHECKSUM_BYTES:]
+        if _crc32c(out, padding) != stored.tobytes():
+            raise ChunkError(self.path, array, chunk, "does not match its checksum")
+
+    def read_rows(self, array: str, chunk: int, first: int, out: np.ndarray) -> None:
+        self._read_at(array, chunk, first * self.layout(array).row_bytes, out)
+
+    def write(self, array: str, chunk: int, rows: np.ndarray) -> None:
+        block = self.layout(array).padded(rows)
+        target = self._file(array, chunk)
+        partial = _partial(target)
+        try:
+            with writing(target), open(partial, "wb") as file:
+                file.write(block.data)
+                file.write(_crc32c(block))
+        except StoreError:
+            partial.unlink(missing_ok=True)
+            raise
+        self._written.add(target)
+
+    def sync(self) -> None:
+        written, self._written = self._written, set()
+        with writing(self.path):
+            # Many at a time: the file system then brings many to disk with one commit of its own.
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(_sync_partial, written))
+            for target in written:
+                _partial(target).replace(target)
+            for folder in {target.parent for target in written}:
+                sync_to_disk(folder)
+
+    def leftovers(self) -> list[Path]:
+        return sorted(self.path.rglob(f"*{PARTIAL}"))
+
+    def close(self) -> None:
+        pass
+
+    def _read_at(self, array: str, chunk: int, offset: int, *out: np.ndarray) -> None:
         try:
             file = os.open(self._file(array, chunk), os.O_RDONLY | os.O_CLOEXEC)
             try:
-                got = os.readv(file, [out.data, rest.data])
+                got = os.preadv(file, [part.data for part in out], offset)
             finally:
                 os.close(file)
         except FileNotFoundError:
@@ -75,50 +115,8 @@ class ZarrChunks:
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
             raise ChunkError(self.path, array, chunk, problem) from error
-        if got != out.nbytes + rest.nbytes:
+        if got != sum(part.nbytes for part in out):
             raise ChunkError(self.path, array, chunk, "is cut short")
-        padding, stored = rest[:-CHECKSUM_BYTES], rest[-CHECKSUM_BYTES:]
-        if _crc32c(out, padding) != stored.tobytes():
-            raise ChunkError(self.path, array, chunk, "does not match its checksum")
-
-    def checksum(self, array: str, chunk: int) -> bytes:
-        try:
-            file = os.open(self._file(array, chunk), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return b""
-        try:
-            return os.pread(file, CHECKSUM_BYTES, self.layout(array).chunk_bytes)
-        finally:
-            os.close(file)
-
-    def write(self, array: str, chunk: int, rows: np.ndarray, durable: bool = True) -> None:
-        block = self.layout(array).padded(rows)
-        target = self._file(array, chunk)
-        partial = target.with_name(target.name + PARTIAL)
-        try:
-            with writing(target), open(partial, "wb") as file:
-                file.write(block.data)
-                file.write(_crc32c(block))
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            partial.replace(target)
-        except StoreError:
-            partial.unlink(missing_ok=True)
-            raise
-        self._renamed_in.add(target.parent)
-
-    def sync(self) -> None:
-        for folder in self._renamed_in:
-            with writing(folder):
-                sync_folder(folder)
-        self._renamed_in.clear()
-
-    def leftovers(self) -> list[Path]:
-        return sorted(self.path.rglob(f"*{PARTIAL}"))
-
-    def close(self) -> None:
-        pass
 
     def _file(self, array: str, chunk: int) -> Path:
         zeros = ".0" * (len(self.layout(array).shape) - 1)
@@ -155,3 +153,11 @@ def _crc32c(*parts: np.ndarray) -> bytes:
     for part in parts:
         value = google_crc32c.extend(value, part)
     return value.to_bytes(CHECKSUM_BYTES, "little")
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(target.name + PARTIAL)
+
+
+def _sync_partial(target: Path) -> None:
+    sync_to_disk(_partial(target))

@@ -155,7 +155,7 @@ class FrameReader:
         removing what is found. Ends early at the first sign that something is not as it should be.
         """
         codec = stream.codec_context
-        skips = codec.codec.name in SKIPPING_CODECS
+        skips = codec.name in SKIPPING_CODECS
         key = int(timeline.starts[start])
         last: int | None = None
         for packet in itertools.chain(_packets_from(container, stream, timeline, start), [None]):
@@ -173,12 +173,11 @@ class FrameReader:
                 if frame.is_corrupt or frame.pts is None:
                     return
                 # The two fields of an h264 frame may be two packets with a time each.
-                if frame.interlaced_frame and codec.codec.name == "h264":
+                if frame.interlaced_frame and codec.name == "h264":
                     return
-                if last is None and timeline.shown[key]:
-                    intra = frame.key_frame or frame.pict_type == PictureType.I
-                    if frame.pts != timeline.pts[key] or not intra:
-                        return
+                is_key = frame.pts == timeline.pts[key] and _is_intra(frame)
+                if last is None and timeline.shown[key] and not is_key:
+                    return
                 if last is not None and frame.pts <= last:
                     return
                 last = frame.pts
@@ -206,9 +205,9 @@ class FrameReader:
                     raise VideoError(f"damaged data {_at(packet, timeline)}")
                 for frame in frames:
                     self.decoded += 1
+                    if count == 0 and timeline.is_orphan(frame.pts) and not _is_intra(frame):
+                        continue  # some decoders predict from nothing, and say nothing
                     if frame.is_corrupt:
-                        if count == 0 and timeline.leads(frame.pts):
-                            continue
                         raise VideoError(f"damaged frame {_at(frame, timeline)}")
                     if count in wanted:
                         yield np.flatnonzero(indices == count), self._upright(frame)
@@ -227,6 +226,10 @@ class FrameReader:
         else:
             down, right = d, a
         return np.ascontiguousarray(rgb[:: 1 if down >= 0 else -1, :: 1 if right >= 0 else -1])
+
+
+def _is_intra(frame: VideoFrame) -> bool:
+    return bool(frame.key_frame) or frame.pict_type == PictureType.I
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
@@ -257,7 +260,7 @@ def _packets_from(
         raise _Misled("seeking does not lead to its key frames")
     for position, packet in enumerate(itertools.chain([first], following), start=key):
         if timeline.position(packet.pts) != position or packet.size != timeline.sizes[position]:
-            raise _Misled("seeking changes its times")
+            raise _Misled("seeking changes its packets")
         yield packet
 
 

@@ -156,9 +156,9 @@ class Timeline:
         """Position of the first packet where decoding may start; 0 where there is none."""
         return int(np.argmax(self.key))
 
-    def leads(self, pts: int | None) -> bool:
-        """Whether a frame shown at this time belongs to the lead-in."""
-        return bool(self.lead_in and pts is not None and pts < self.pts[self.first_key])
+    def is_orphan(self, pts: int | None) -> bool:
+        """Whether the file does not have the key frame that a frame shown at this time needs."""
+        return bool(self.first_key and pts is not None and pts < self.pts[self.first_key])
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
@@ -222,7 +222,7 @@ def _timeline(
 
     format_name = container.format.name.split(",")[0]
     codec = stream.codec_context
-    reordered = codec.has_b_frames or bool((np.diff(pts) < 0).any())
+    reordered = bool((np.diff(pts) < 0).any())
     distrust = ""
     if not timed:
         distrust = "packets without a time"
@@ -232,11 +232,10 @@ def _timeline(
         distrust = "it does not start with a key frame"
     elif (np.diff(pts[key]) < 0).any():
         distrust = "key frames out of order"
-    elif reordered and (
-        format_name not in TIMED_FORMATS
-        or np.array_equal(pts, dts)
+    elif codec.has_b_frames != reordered or (
         # Matroska can wrap the stream of an AVI, with the AVI's times.
-        or (codec.codec.name == "mpeg4" and format_name == "matroska")
+        reordered
+        and (format_name not in TIMED_FORMATS or (codec.name, format_name) == ("mpeg4", "matroska"))
     ):
         distrust = "times that do not tell the order of its frames"
     return Timeline(pts, dts, sizes, key, shown, float(stream.time_base or 0), lead_in, distrust)
