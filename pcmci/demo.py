@@ -16,11 +16,16 @@ from pcmci.heads.config import order_name
 from pcmci.heads.run import Run, train_heads
 from pcmci.kitchen import write_world
 
+ENCODERS = ExtractConfig(
+    vlm="kitchen", vlm_weights="own", video_encoder="kitchen", video_weights="own"
+)
+"""The world's own tiny encoders, which come with the package."""
+
 ORDERS: tuple[tuple[str, ...], ...] = ((), ("ich",), ("ich", "ici"), ("ich", "ici", "ivc"))
 """No stage, then one more each time: the paper's own ladder."""
 
 
-def demo(out: Path, *, videos: int, epochs: int, config: ExtractConfig) -> dict[str, Run]:
+def demo(out: Path, *, videos: int, epochs: int) -> dict[str, Run]:
     """Run both phases under `out` and return the runs by order.
 
     What is there already is not done again, so a demo that was stopped goes on.
@@ -29,7 +34,7 @@ def demo(out: Path, *, videos: int, epochs: int, config: ExtractConfig) -> dict[
     dataset = load_dataset("kitchen", world / "videos", world)
     store_path = out / "features" / "kitchen.zarr"
     store_path.parent.mkdir(parents=True, exist_ok=True)
-    extract(dataset, store_path, config)
+    extract(dataset, store_path, ENCODERS)
     with open_store(store_path) as store:
         return {
             order_name(order): train_heads(store, order, out=out / "runs", epochs=epochs)

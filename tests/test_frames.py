@@ -6,6 +6,7 @@ Videos are drawn and encoded on the spot; `reference` decodes them whole and kno
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from pcmci.extract import timeline as timeline_module
 from pcmci.extract.frames import FrameReader, decoder_versions, iter_frames, sample_indices
 from pcmci.extract.timeline import Timeline, open_video, scan
 
+os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints; errors only
 SHARED = Path(__file__).parents[2] / "shared/data/videos"
 CLIPS = sorted(SHARED.glob("*")) if SHARED.is_dir() else []
 
@@ -113,6 +115,7 @@ SOUGHT = {
     "vp8.webm": Film("libvpx", gop=20),
     "vp9.webm": Film("libvpx-vp9", options={"auto-alt-ref": "1", "lag-in-frames": "16"}, gop=20),
     "one.mp4": Film("mpeg4", count=1),
+    "av1.mp4": Film("libsvtav1", options={"preset": "11"}, size=(128, 96), gop=40),
     "motion.avi": Film("mjpeg", pixels="yuvj420p"),
 }
 IN_ORDER = {
@@ -256,6 +259,17 @@ def test_packets_that_change_after_seeking_are_noticed(
     assert assert_exact(path, same_way=False).in_order == "seeking changes its packets"
 
 
+def remux(source: Path, target: Path, change: Callable[[int, av.Packet], bool]) -> Path:
+    """Copy the packets for which `change`, which may alter them, returns True."""
+    with av.open(str(source)) as whole, av.open(str(target), "w") as copy:
+        stream = copy.add_stream_from_template(whole.streams.video[0])
+        for k, packet in enumerate(whole.demux(video=0)):
+            if packet.size and change(k, packet):
+                packet.stream = stream
+                copy.mux(packet)
+    return target
+
+
 @pytest.mark.parametrize(
     ("name", "film"),
     [
@@ -272,46 +286,70 @@ def test_a_recording_cut_out_of_a_longer_one(
     name: str, film: Film, at: int, tmp_path: Path
 ) -> None:
     """What needs frames from before the start is no frame, and the rest is numbered without."""
-    with (
-        av.open(str(film.write(tmp_path / f"whole_{name}"))) as whole,
-        av.open(str(tmp_path / name), "w") as cut,
-    ):
-        stream = cut.add_stream_from_template(whole.streams.video[0])
-        for k, packet in enumerate(whole.demux(video=0)):
-            if k >= at and packet.size:
-                packet.stream = stream
-                cut.mux(packet)
-    assert_exact(tmp_path / name, cut=True)
+    whole = film.write(tmp_path / f"whole_{name}")
+    assert_exact(remux(whole, tmp_path / name, lambda k, packet: k >= at), cut=True)
 
 
 def test_times_of_decoding_are_no_times_of_presentation(tmp_path: Path) -> None:
     """Some writers know only the former, and give them for the latter."""
-    honest, path = SOUGHT["h264.mp4"].write(tmp_path / "honest.mp4"), tmp_path / "film.mkv"
-    with av.open(str(honest)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.pts, packet.stream = packet.dts, stream
-                target.mux(packet)
+
+    def confuse(k: int, packet: av.Packet) -> bool:
+        packet.pts = packet.dts
+        return True
+
+    path = remux(SOUGHT["h264.mp4"].write(tmp_path / "film.mp4"), tmp_path / "film.mkv", confuse)
     assert assert_exact(path).in_order == "times that do not tell the order of its frames"
+
+
+def test_times_in_another_order_than_the_frames_are_noticed(tmp_path: Path) -> None:
+    def shuffle(k: int, packet: av.Packet) -> bool:
+        packet.pts += {1: 2, 3: -2}.get(k % 4, 0) * packet.duration
+        return True
+
+    path = remux(SOUGHT["h264.mp4"].write(tmp_path / "film.mp4"), tmp_path / "film.mkv", shuffle)
+    assert assert_exact(path, singles=0).in_order != ""
+
+
+@pytest.mark.parametrize("flags", [{17: True}, {0: False}])
+def test_wrong_key_frame_flags_do_no_harm(flags: dict[int, bool], tmp_path: Path) -> None:
+    """A predicted picture is flagged as a key frame, or the first key frame is not."""
+
+    def flag(k: int, packet: av.Packet) -> bool:
+        packet.is_keyframe = flags.get(k, packet.is_keyframe)
+        return True
+
+    path = remux(SOUGHT["mpeg4.avi"].write(tmp_path / "film.avi"), tmp_path / "film.mkv", flag)
+    assert_exact(path, singles=20)
 
 
 def test_a_packet_that_is_never_shown_is_no_frame(tmp_path: Path) -> None:
     """VP8 may have pictures that others only refer to; here every fifth is made one."""
-    shown = SOUGHT["vp8.webm"].write(tmp_path / "shown.webm")
-    path = tmp_path / "hidden.webm"
-    with av.open(str(shown)) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for k, packet in enumerate(source.demux(video=0)):
-            if packet.size:
-                data = bytearray(packet)
-                data[0] &= ~0x10 if k % 5 == 1 else 0xFF
-                copy = av.Packet(bytes(data))
-                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
-                copy.is_keyframe, copy.stream = packet.is_keyframe, stream
-                target.mux(copy)
+
+    def hide(k: int, packet: av.Packet) -> bool:
+        data = bytearray(packet)
+        data[0] &= ~0x10 if k % 5 == 1 else 0xFF
+        packet.update(bytes(data))
+        return True
+
+    path = remux(SOUGHT["vp8.webm"].write(tmp_path / "film.webm"), tmp_path / "hide.webm", hide)
     assert len(reference(path)) == 48
     assert assert_exact(path).in_order == ""
+
+
+@pytest.mark.parametrize("limit", [None, 64 * 48])
+def test_the_size_may_change_midway_but_not_beyond_the_bound(
+    limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "film.h264"
+    films = [Film(count=20, size=size, x264=GOP_15) for size in ((64, 48), (96, 80))]
+    parts = [film.write(tmp_path / f"part_{path.name}").read_bytes() for film in films]
+    path.write_bytes(b"".join(parts))
+    if limit is None:
+        assert_exact(path)
+    else:
+        monkeypatch.setattr(timeline_module, "MAX_PIXELS", limit)
+        with pytest.raises(VideoError, match="decoding fails"):
+            list(iter_frames(path))
 
 
 def test_readers_in_several_threads_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_damaged_features_stop_the_training(tmp_path):
     content = bytearray(chunk.read_bytes())
     content[1000] ^= 1
     chunk.write_bytes(content)
-    with open_store(path) as store, pytest.raises(StoreError, match="v0"):
+    with open_store(path) as store, pytest.raises(StoreError, match="videos hurt: v"):
         train_heads(store, (), out=tmp_path / "runs", **QUICK)
 
 

@@ -92,7 +92,7 @@ class TestHdf5(StoreContract):
         before = path.read_bytes()
         with h5py.File(path) as file:
             places = []
-            for array in ("vlm", "video", "status", "reasons"):
+            for array in ("vlm", "video", "checksums", "status", "reasons"):
                 file[array].id.chunk_iter(places.append)
         spans = [range(place.byte_offset, place.byte_offset + place.size) for place in places]
         with StoreWriter(path) as writer:

@@ -63,6 +63,8 @@ class Layout:
 
     def padded(self, rows: np.ndarray) -> np.ndarray:
         """A whole chunk that begins with `rows`; the rest is fill."""
+        if len(rows) == self.rows:
+            return np.ascontiguousarray(rows, self.dtype)
         block = np.full(self.chunk_shape, self.fill, self.dtype)
         block[: len(rows)] = rows
         return block

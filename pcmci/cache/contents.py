@@ -33,8 +33,7 @@ REASON_BYTES = 200
 
 DOCUMENTS = ("spec", "videos")
 
-DIFFERS = "is not what was written"
-"""Of features that do not match their video's own checksum."""
+DIFFERS = "does not match its videos' checksums"
 
 
 def array_layouts(spec: StoreSpec, n: int, chunk_rows: int) -> dict[str, Layout]:

@@ -206,27 +206,27 @@ class Store:
         index = np.arange(len(self))[rows]
         out = np.empty((len(index), len(views), *layout.shape[2:]), layout.dtype)
         done = self.status[index] == Status.DONE
+        checksums = self._checksums[:, FEATURES.index(array)]
 
         def fill(run: slice) -> Iterator[tuple[int, ChunkError]]:
             """Read a run of places; yields the rows that are hurt."""
             if not done[run].any():
                 return
             rows = index[run]
-            first, last = int(rows[0]), int(rows[-1])
+            first = int(rows[0])
             if len(views) == layout.shape[1]:
                 block = out[run]
             else:
                 block = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
             chunk = first // layout.rows
             try:
-                expected = self._checksums[first : last + 1, FEATURES.index(array)]
-                hurt = read_features(self.chunks, array, first, block, expected)
-                error = ChunkError(self.path, array, chunk, DIFFERS)
-            except ChunkError as missing:
-                hurt, error = rows.tolist(), missing
+                for row in read_features(self.chunks, array, first, block, checksums[rows]):
+                    if self.status[row] == Status.DONE:
+                        yield row, ChunkError(self.path, array, chunk, DIFFERS)
+            except ChunkError as error:
+                yield from ((row, error) for row in rows[done[run]].tolist())
             if block.base is not out:
                 out[run] = block[:, views.start : views.stop]
-            yield from ((row, error) for row in hurt if self.status[row] == Status.DONE)
 
         if hurt := dict(_over_threads(fill, _runs(index, layout.rows), out.nbytes)):
             chunks = {error.chunk for error in hurt.values()}

@@ -75,7 +75,7 @@ class ZarrChunks:
 
     def write(self, array: str, chunk: int, rows: np.ndarray) -> None:
         block = self.layout(array).padded(rows)
-        target = self._file(array, chunk)
+        target = self.path / self._name(array, chunk)
         partial = _partial(target)
         try:
             with writing(target), open(partial, "wb") as file:
@@ -105,7 +105,7 @@ class ZarrChunks:
 
     def _read_at(self, array: str, chunk: int, offset: int, *out: np.ndarray) -> None:
         try:
-            file = os.open(self._file(array, chunk), os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(f"{self.path}/{self._name(array, chunk)}", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 got = os.preadv(file, [part.data for part in out], offset)
             finally:
@@ -118,9 +118,8 @@ class ZarrChunks:
         if got != sum(part.nbytes for part in out):
             raise ChunkError(self.path, array, chunk, "is cut short")
 
-    def _file(self, array: str, chunk: int) -> Path:
-        zeros = ".0" * (len(self.layout(array).shape) - 1)
-        return self.path / array / f"c.{chunk}{zeros}"
+    def _name(self, array: str, chunk: int) -> str:
+        return f"{array}/c.{chunk}" + ".0" * (len(self.layout(array).shape) - 1)
 
     def _read_layout(self, array: str) -> Layout:
         path = self.path / array / "zarr.json"

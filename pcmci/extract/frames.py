@@ -247,9 +247,9 @@ def _packets_from(
 ) -> Iterator[Packet]:
     """The packets from `timeline.starts[start]` on, each checked against the scan: after seeking,
     FFmpeg may make up other times than before. Raises _Misled."""
-    key, before = int(timeline.starts[start]), timeline.starts[max(start - 1, 0)]
-    # Some demuxers seek by presentation time, some by decoding time, some to anywhere near.
-    for target in (timeline.pts[key], timeline.dts[key], timeline.pts[before]):
+    key = int(timeline.starts[start])
+    # Some demuxers seek by presentation time, some by decoding time.
+    for target in (timeline.pts[key], timeline.dts[key]):
         container.seek(int(target), stream=stream)
         following = packets(container, stream)
         landed = (p for p in following if (timeline.position(p.pts) or 0) >= key)

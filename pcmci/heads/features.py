@@ -7,13 +7,13 @@ video once an epoch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -100,8 +100,8 @@ class ResidentFeatures:
 
 
 class StreamedFeatures:
-    """Chunks in a shuffled order, mixed in a buffer of as many as the memory holds twice: one
-    buffer is being used while the next is read."""
+    """Chunks in a shuffled order, mixed in a buffer of as many as the memory holds three times:
+    one buffer is being used, the next is read, and what was left over is joined to it."""
 
     kind = "streamed"
 
@@ -111,8 +111,9 @@ class StreamedFeatures:
         self._arrays = arrays
         self._device = device
         self._chunk_rows = chunk_rows
+        self._views = arrays["vlm"].views
         row_bytes = sum(array.row_bytes for array in arrays.values())
-        self._chunks_a_buffer = max(1, memory // (2 * chunk_rows * row_bytes))
+        self._chunks_a_buffer = max(1, memory // (3 * chunk_rows * row_bytes))
 
     def batches(
         self, rows: np.ndarray, batch_size: int, rng: np.random.Generator | None = None
@@ -148,14 +149,11 @@ class StreamedFeatures:
 
     def _read(self, rows: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         # Reads of buffers follow each other in one thread, so the views are reproducible.
-        order = np.argsort(rows)
-        back = np.argsort(order)
+        views = _draw_views(len(rows), self._views, rng)
         loaded = {"rows": rows}
         for name, array in self._arrays.items():
-            read = array.read(rows[order])[back]
-            if name == "vlm":
-                views = _draw_views(len(rows), read.shape[1], rng)
-            loaded[name] = read[np.arange(len(rows)), views]
+            read = array.read(rows)
+            loaded[name] = read[:, 0] if self._views == 1 else read[np.arange(len(rows)), views]
         return loaded
 
     def _to_device(self, loaded: dict[str, np.ndarray], part: slice) -> Batch:
@@ -170,6 +168,7 @@ class StreamedFeatures:
 
 class _Source(Protocol):
     row_bytes: int
+    views: int
 
     def read(self, rows: np.ndarray) -> np.ndarray: ...
 
@@ -178,7 +177,8 @@ class _StoreArray:
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name = store, name
         encoder = getattr(store.spec, name)
-        self.row_bytes = 2 * store.spec.sampling.views * encoder.tokens * encoder.width
+        self.views = store.spec.sampling.views
+        self.row_bytes = 2 * self.views * encoder.tokens * encoder.width
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         return self._store.read(self._name, rows)
@@ -187,6 +187,7 @@ class _StoreArray:
 class _MemoryArray:
     def __init__(self, array: np.ndarray) -> None:
         self._array = array
+        self.views = array.shape[1]
         self.row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
 
     def read(self, rows: np.ndarray) -> np.ndarray:
@@ -200,8 +201,8 @@ def _draw_views(n: int, views: int, rng: np.random.Generator | None) -> np.ndarr
 
 
 def _spare_memory(device: torch.device) -> int:
-    """Bytes that features may take: 80 % of a GPU's free memory, half of the machine's free."""
+    """Bytes that features may take: 80 % of a GPU's free memory, half of the machine's."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(0.8 * free)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return int(psutil.virtual_memory().available) // 2

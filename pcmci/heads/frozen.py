@@ -6,7 +6,6 @@ anything that is learned. They are solved in float64 and kept in float32.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -18,10 +17,14 @@ import torch
 from tqdm import tqdm
 
 from pcmci.cache.store import Store
+from pcmci.errors import PcmciError
 from pcmci.heads.config import TransportConfig
 from pcmci.heads.transport import alignment
 
 BATCH = 32
+PLAN_FORMAT = 1
+DECISIVE = ("temperature", "lam", "refine", "tolerance", "max_iterations")
+"""The settings that a frozen S~ depends on; `source` and `gradient` are for learned ones."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,15 @@ def frozen_weights(
 ) -> FrozenWeights:
     """S~ of every video of a store against its `activity` or `steps` labels.
 
-    Kept in `<store>.plans/`, keyed by the store's content and the transport's settings, and
+    Kept in `<store>.plans/`, keyed by the store's content and the settings that matter here, and
     checked by its sha256 when it is read again. Where the folder cannot be written, the weights
-    are computed again each time.
+    are computed again each time. Raises PcmciError for plans that are not finite.
     """
     identity = {
+        "format": PLAN_FORMAT,
         "store": store.content_digest,
         "labels": labels,
-        "transport": dataclasses.asdict(config),
+        "transport": {name: getattr(config, name) for name in DECISIVE},
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(f"{store.path}.plans")
@@ -77,6 +81,11 @@ def _solve(
             solved, error = alignment(text, frames.flatten(0, 1), config, exact=True)
             weights[rows] = solved.float().cpu().numpy().reshape(len(rows), *weights.shape[1:])
             worst = max(worst, float(error.max()))
+            if not np.isfinite(weights[rows]).all():
+                raise PcmciError(
+                    f"transport of {labels} gives plans that are not finite at temperature "
+                    f"{config.temperature} and lambda {config.lam}: use larger ones"
+                )
     return weights, worst
 
 
@@ -86,7 +95,7 @@ def _read(stem: Path) -> FrozenWeights | None:
         if record["sha256"] != _sha256(stem.with_suffix(".npy")):
             return None
         weights = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or damaged: it is a cache, and is made again
     return FrozenWeights(weights, float(record["marginal_error"]), reused=True)
 

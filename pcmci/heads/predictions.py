@@ -57,7 +57,7 @@ class Predictions:
             arrays[f"{name}/logits"] = part.logits
             arrays[f"{name}/target"] = part.target
             arrays[f"{name}/q_train"] = part.q_train
-        np.savez(path, allow_pickle=False, **arrays)
+        np.savez(path, **arrays)  # type: ignore[arg-type]  # (no objects: nothing is pickled)
 
     @classmethod
     def load(cls, path: Path) -> Predictions:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -37,6 +38,7 @@ from pcmci.heads.config import (
     TransportConfig,
     configure,
     order_name,
+    parse_order,
 )
 from pcmci.heads.features import Features, open_features
 from pcmci.heads.frozen import frozen_weights
@@ -48,6 +50,8 @@ from pcmci.heads.splits import training_splits
 from pcmci.heads.training import History, build_model, fit, predict_logits
 
 RUN_FORMAT = 1
+BATCH = 32
+"""Videos of a forward pass in `Run.predict`."""
 HEADLINE = {"activity": "Acc", "steps": "mAP"}
 """The score that validation chooses by."""
 
@@ -81,43 +85,42 @@ class Run:
         path = self.path / "model.safetensors"
         try:
             tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
+            return {labels: self._model(labels, tensors).to(device) for labels in self.heads}
+        except (OSError, SafetensorError, KeyError, RuntimeError, TypeError) as error:
             raise PcmciError(f"{path}: weights cannot be read: {error}") from error
+
+    def _model(self, labels: str, tensors: dict[str, torch.Tensor]) -> PCMCI:
+        prefix = f"{labels}."
+        state = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
         config = _model_config(self.config["model"])
-        models = {}
-        for labels in self.heads:
-            state = {
-                name.removeprefix(f"{labels}."): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(f"{labels}.")
-            }
-            model = build_model(config, state["text"].numpy(), self.spec.video.width, seed=0)
-            model.load_state_dict(state)
-            models[labels] = model.to(device).eval()
-        return models
+        model = build_model(config, state["text"].numpy(), self.spec.video.width, seed=0)
+        model.load_state_dict(state)
+        return model.eval()
 
     def predict(
         self, vlm: np.ndarray, video: np.ndarray, device: str | torch.device = "cpu"
     ) -> dict[str, np.ndarray]:
         """Label set -> probabilities [m, N] of new videos: softmax over activities, a sigmoid a
         step. vlm: [m, L, D]. video: [m, Lv, Dv]."""
+        batches = list(zip(*(torch.from_numpy(x).split(BATCH) for x in (vlm, video)), strict=True))
         probabilities = {}
         for labels, model in self.models(device).items():
             with torch.inference_mode():
-                logits = model(
-                    torch.from_numpy(vlm).float().to(device),
-                    torch.from_numpy(video).float().to(device),
-                ).cpu()
+                logits = torch.cat([model(*(x.float().to(device) for x in b)) for b in batches])
             chosen = logits.softmax(-1) if labels == "activity" else logits.sigmoid()
-            probabilities[labels] = chosen.numpy()
+            probabilities[labels] = chosen.cpu().numpy()
         return probabilities
 
 
 def train_heads(
     store: Store,
-    order: tuple[str, ...] = STAGES,
+    order: tuple[str, ...] | str = STAGES,
     *,
-    labels: tuple[str, ...] | None = None,
+    labels: tuple[str, ...] | str | None = None,
     out: str | Path = "runs",
     device: str = "auto",
     precision: str = "auto",
@@ -128,12 +131,15 @@ def train_heads(
 ) -> Run:
     """Train the stages and the decoder on a store, score them, and write a run folder.
 
-    order: the stages, see `pcmci.heads.config.parse_order`. labels: label sets to learn, one
-    model each; default: all that the store has. memory: bytes for features; what does not fit is
+    order: the stages, as ("ich", "ici") or "ich,ici". labels: label sets to learn, one model
+    each; default: all that the store has. memory: bytes for features; what does not fit is
     streamed. values: any setting by name (`lr=3e-3`, `seed=1`, `transport_lambda=0.5`).
     Raises UsageError for settings, PcmciError for a store without training or scored videos and
-    for a loss that is not finite. The same seed gives the same bits on a CPU.
+    for a loss that is not finite. The same seed gives the same bits on a CPU, as long as the
+    features are held in the same way (all in memory, or streamed through as much of it).
     """
+    order = parse_order(order) if isinstance(order, str) else order
+    labels = tuple(labels.split(",")) if isinstance(labels, str) else labels
     model_config, config = configure(order, labels or store.spec.label_sets, values)
     _check_labels(store, config.labels)
     on = choose_device(device)
@@ -141,23 +147,46 @@ def train_heads(
     record = _record(store, model_config, config, on, precision)
     folder = Path(out) / _folder_name(store, model_config, config, record["key"])
     if folder.exists() and not overwrite:
-        return dataclasses.replace(load_run(folder), reused=True)
+        return _reused(folder, record["key"])
 
-    partial = Path(out) / f".{folder.name}.{os.getpid()}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"--out {out}: cannot write runs there: {error.strerror}") from error
+    # A folder of its own, for two processes and two threads may make the same run.
+    partial = _partial_folder(Path(out), folder.name)
     try:
         learner = _Learner(store, model_config, config, on, precision, memory, progress, partial)
-        run = learner.run(record)
-        if folder.exists():
+        learner.run(record)
+        if overwrite and folder.exists():
             shutil.rmtree(folder)
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:  # somebody else made the same run meanwhile
+            return _reused(folder, record["key"])
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return dataclasses.replace(run, path=folder)
+    return load_run(folder)
+
+
+def _reused(folder: Path, key: str) -> Run:
+    run = load_run(folder)
+    if run.config["key"] != key:
+        raise PcmciError(f"{folder} holds another run of the same short name: move it away")
+    return dataclasses.replace(run, reused=True)
+
+
+def _partial_folder(out: Path, name: str) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=out))
+        folder.chmod(0o777 & ~_umask())
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot write runs there: {error.strerror}") from error
+    return folder
+
+
+def _umask() -> int:
+    """The permissions that new files do not get; reading it means setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_run(path: str | Path) -> Run:
@@ -200,7 +229,8 @@ class _Learner:
         self.scored = np.flatnonzero(self.splits != "train")
         _check_something_there(self.splits, self.done)
 
-    def run(self, record: dict[str, Any]) -> Run:
+    def run(self, record: dict[str, Any]) -> None:
+        """Write everything into the folder."""
         predictions: dict[str, LabelPredictions] = {}
         heads: dict[str, dict[str, Any]] = {}
         tensors: dict[str, torch.Tensor] = {}
@@ -213,10 +243,9 @@ class _Learner:
         scores = score(whole)
         save_file(tensors, self.folder / "model.safetensors")
         whole.save(self.folder / "predictions.npz")
-        np.savez(self.folder / "coprediction.npz", allow_pickle=False, **_matrices(whole))
+        np.savez(self.folder / "coprediction.npz", **_matrices(whole))  # type: ignore[arg-type]
         _write_json(self.folder / "metrics.json", {"scores": scores, "heads": heads})
         _write_json(self.folder / "config.json", record)
-        return Run(self.folder, record, scores, heads)
 
     def _learn(
         self, labels: str, board: SummaryWriter

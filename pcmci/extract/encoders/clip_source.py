@@ -22,7 +22,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from pcmci.cache.schema import Preprocessing
 from pcmci.errors import WeightsError
 from pcmci.extract.encoders.preprocess import RESAMPLING
-from pcmci.extract.encoders.weights import SUFFIXES, downloading
+from pcmci.extract.encoders.weights import SHIPPED, SHIPPED_FOLDER, SUFFIXES, downloading
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
@@ -89,6 +89,9 @@ class ClipSource:
 
 def clip_source(name: str, weights: str) -> ClipSource:
     """Raises WeightsError for a name that stands for nothing, or not for these weights."""
+    if name == SHIPPED:
+        own = SHIPPED_FOLDER / "clip.safetensors"
+        return _configured(name, SHIPPED_FOLDER / "clip.json", lambda: own)
     if name.startswith(HUB):
         return _on_hub(name)
     if name.startswith(FOLDER):
@@ -131,7 +134,7 @@ def _registered(name: str, weights: str) -> ClipSource:
     known = open_clip.list_models()
     if key not in known:
         raise WeightsError(
-            f"open_clip has no model {name!r}{_meant(key, known)}; a model is a name of "
+            f"open_clip has no model {name!r}{_meant(key, known)}; a model is {SHIPPED}, a name of "
             f"open_clip.list_models(), {HUB}ORG/REPO, {FOLDER}DIR or a config's .json"
         )
     config = open_clip.get_model_config(key)

@@ -14,7 +14,13 @@ import torch
 
 from pcmci.errors import WeightsError
 from pcmci.extract.encoders.timesformer_config import TimeSformerConfig, read_config
-from pcmci.extract.encoders.weights import SUFFIXES, downloading, read_tensors
+from pcmci.extract.encoders.weights import (
+    SHIPPED,
+    SHIPPED_FOLDER,
+    SUFFIXES,
+    downloading,
+    read_tensors,
+)
 
 State = dict[str, torch.Tensor]
 
@@ -52,6 +58,8 @@ def read_state(weights: str, name: str, config: TimeSformerConfig) -> State:
     Raises WeightsError where there is none, or its config is not the named model's.
     """
     path = Path(weights)
+    if name == SHIPPED and weights == "own":
+        path = SHIPPED_FOLDER / "timesformer.safetensors"
     if path.is_dir():
         file, described_by = _in_folder(path)
     elif path.exists() or path.suffix in SUFFIXES:
@@ -141,13 +149,9 @@ def _in_folder(folder: Path) -> tuple[Path, Path]:
 
 def _on_hub(repository: str) -> tuple[Path, Path]:
     """Weights and config of a hub id, from the local cache where they are there."""
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import EntryNotFoundError
-    except ImportError:
-        raise WeightsError(
-            f"{repository} is on the Hugging Face hub: install pcmci[hub], or give a local folder"
-        ) from None
+    from huggingface_hub import hf_hub_download  # only here: it takes a moment to import
+    from huggingface_hub.utils import EntryNotFoundError
+
     instead = "give a folder with its config.json and model.safetensors, or random:0"
     with downloading(f"weights {repository!r}", instead):
         config = hf_hub_download(repository, "config.json")

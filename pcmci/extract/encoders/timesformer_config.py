@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcmci.errors import WeightsError
+from pcmci.extract.encoders.weights import SHIPPED, SHIPPED_FOLDER
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,15 @@ def named_config(name: str) -> TimeSformerConfig:
     """Raises WeightsError for a name that is neither known nor the path of a config."""
     if name in CONFIGS:
         return CONFIGS[name]
+    if name == SHIPPED:
+        return read_config(SHIPPED_FOLDER / "timesformer.json")
     if name.endswith(".json"):
         return read_config(Path(name))
     close = difflib.get_close_matches(name, CONFIGS)
     meant = f": did you mean {' or '.join(close)}?" if close else ""
     raise WeightsError(
-        f"no video encoder is called {name!r}{meant}; there are {', '.join(CONFIGS)}, or the path "
-        "of a JSON config"
+        f"no video encoder is called {name!r}{meant}; there are {', '.join([*CONFIGS, SHIPPED])}, "
+        "or the path of a JSON config"
     )
 
 

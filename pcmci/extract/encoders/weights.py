@@ -19,6 +19,11 @@ from pcmci.errors import WeightsError
 SUFFIXES = (".safetensors", ".pt", ".pth", ".pyth", ".bin")
 """The checkpoint files that can be read."""
 
+SHIPPED = "kitchen"
+"""The name of the tiny encoders that come with the package, whose weights are called `own`."""
+
+SHIPPED_FOLDER = Path(__file__).parent / SHIPPED
+
 CONTAINERS = ("model_state", "state_dict")
 """Where training programs put the weights inside their checkpoints: SlowFast's, open_clip's."""
 
