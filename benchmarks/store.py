@@ -61,10 +61,17 @@ def measure(
     """Write first: what the last run wrote is what the others read."""
     path, n = folder / f"store{suffix}", len(arrays["vlm"])
 
-    def show(claim: str, plain: Callable[[], object], store: Callable[[], object]) -> None:
-        for call in (plain, store):
-            call()  # warm
-        times = np.array([[seconds(plain), seconds(store)] for _ in range(repeats)])
+    def show(
+        claim: str,
+        plain: Callable[[], object],
+        store: Callable[[], object],
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        pairs = []
+        for _ in range(1 + repeats):  # the first warms
+            before()
+            pairs.append([seconds(plain), seconds(store)])
+        times = np.array(pairs[1:])
         ratio = times[:, 1] / times[:, 0]
         low, median, high = np.quantile(ratio, [0.25, 0.5, 0.75])
         plain_ms, store_ms = 1e3 * np.median(times, axis=0)
@@ -74,7 +81,12 @@ def measure(
             flush=True,
         )
 
-    show("write", lambda: write_plain(folder, arrays), lambda: write_store(path, arrays))
+    show(
+        "write",
+        lambda: write_plain(folder, arrays),
+        lambda: write_store(path, arrays),
+        before=lambda: delete(path),
+    )
     show("load", lambda: load_plain(folder), lambda: load_store(path))
     maps = {
         name: np.memmap(folder / f"{name}.bin", np.float16, "r", shape=array.shape)
@@ -115,7 +127,6 @@ def write_plain(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def write_store(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    delete(path)
     spec, table = describe(len(arrays["vlm"]))
     create_store(path, spec, table, {})
     with StoreWriter(path) as writer:

@@ -100,10 +100,10 @@ def extract(
     summary = run_extract(
         found, out, config, overwrite=overwrite, retry_failed=retry_failed, progress=not as_json
     )
-    _show_summary(summary, out, as_json)
+    _show_summary(summary, out, as_json, learnable=bool(found.activity or found.steps))
 
 
-def _show_summary(summary: Any, out: Path, as_json: bool) -> None:
+def _show_summary(summary: Any, out: Path, as_json: bool, learnable: bool) -> None:
     counts = {status.name.lower(): count for status, count in summary.counts.items()}
     if as_json:
         _print_json(
@@ -128,7 +128,8 @@ def _show_summary(summary: Any, out: Path, as_json: bool) -> None:
             f"({summary.frames / summary.seconds:.1f} frames/s; the encoders waited "
             f"{summary.waiting / summary.seconds:.0%} of it)"
         )
-    print(f"next: pcmci train-heads --features {out} --order ich,ici,ivc")
+    if learnable:
+        print(f"next: pcmci train-heads --features {out} --order ich,ici,ivc")
 
 
 @app.command()
@@ -358,8 +359,8 @@ def kitchen(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where videos, features and runs go.")] = Path("demo"),
-    videos: Annotated[int, typer.Option(help="Training videos to draw.", min=30)] = 600,
-    epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 20,
+    videos: Annotated[int, typer.Option(help="Training videos to draw.", min=30)] = 120,
+    epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 30,
 ) -> None:
     """Both phases on the kitchen world, a small world drawn by the program: no download.
 

@@ -117,47 +117,56 @@ def flip(file: Path, offset: int, mask: int = 0x10) -> None:
     file.write_bytes(raw)
 
 
-def in_child(work: Callable[[Callable[[int], None]], None], moment: int | None = None) -> list[int]:
-    """Run `work(accepted)` in a process that dies at its `moment`-th call of the system.
+Work = Callable[[Callable[[int], None]], None]
+"""Calls its argument with the rows that were accepted."""
 
-    Returns what `accepted` was called with before, and at last the number of calls if it lived.
-    Writes into a file take two calls, so that some of these deaths tear them.
-    """
+
+def in_child(work: Work) -> list[int]:
+    """Run `work` in a process of its own, however that ends; returns what it said in the end."""
     receive, send = os.pipe()
+    write = os.write
     child = os.fork()
     if not child:
-        calls, write, pwrite = itertools.count(), os.write, os.pwrite
-
-        def torn(file: int, data: bytes, offset: int) -> int:
-            half = len(data) // 2
-            written = pwrite(file, data[:half], offset)
-            return (
-                written + pwrite(file, data[half:], offset + half) if written == half else written
-            )
-
-        def count(frame: object, event: str, function: object) -> None:
-            module = getattr(function, "__module__", None)
-            name = getattr(function, "__name__", "")
-            counts = module == "posix" or name in ("write", "flush", "close")
-            if event == "c_call" and counts and next(calls) == moment:
-                os._exit(9)
-
-        status = 1
         try:
-            os.pwrite = torn
-            sys.setprofile(count)
             work(lambda row: write(send, row.to_bytes(4, "little")) and None)
-            sys.setprofile(None)
-            write(send, next(calls).to_bytes(4, "little"))
-            status = 0
         finally:
-            os._exit(status)
+            os._exit(0)
     os.close(send)
     with os.fdopen(receive, "rb") as pipe:
         raw = pipe.read()
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == (9 if moment is not None else 0)
+    os.waitpid(child, 0)
     return np.frombuffer(raw, "<i4").tolist()
+
+
+def dying(work: Work, moment: int | None = None) -> Work:
+    """`work` in a process that ends, without a word, at its `moment`-th call of the system.
+
+    Without a moment it lives, and says at last how many calls it made. Writes into the middle of a
+    file count as two halves, so that some of these deaths tear them.
+    """
+
+    def watched(accepted: Callable[[int], None]) -> None:
+        calls, pwrite = itertools.count(), os.pwrite
+
+        def torn(file: int, data: bytes, offset: int) -> int:
+            half = len(data) // 2
+            pwrite(file, data[:half], offset)
+            return half + pwrite(file, data[half:], offset + half)
+
+        def count(frame: object, event: str, function: object) -> None:
+            module = getattr(function, "__module__", None)
+            counts = module == "posix" or getattr(function, "__name__", "") in ("write", "close")
+            if event == "c_call" and counts and next(calls) == moment:
+                os._exit(9)
+
+        os.pwrite = torn
+        os.pwritev = lambda file, parts, offset: torn(file, b"".join(parts), offset)
+        sys.setprofile(count)
+        work(accepted)
+        sys.setprofile(None)
+        accepted(next(calls))
+
+    return watched
 
 
 class StoreContract:
@@ -430,7 +439,7 @@ class StoreContract:
                 writer.reset([0])
                 os._exit(0)
 
-        in_child_that_leaves(leave_a_journal)
+        in_child(leave_a_journal)
         table = make_table(10)
         other = dataclasses.replace(spec, precision="bfloat16")
         create_store(path, other, table, make_text(spec), overwrite=True)
@@ -539,7 +548,7 @@ class StoreContract:
             put(writer, [5])
             os._exit(0)
 
-        in_child_that_leaves(die)
+        in_child(die)
         assert beside(path, ".lock").exists()
         with StoreWriter(path) as writer:
             assert writer.rows(Status.DONE).tolist() == [5]
@@ -567,7 +576,7 @@ class StoreContract:
             put(StoreWriter(path), [5])
             os._exit(0)
 
-        in_child_that_leaves(die)
+        in_child(die)
 
         def refuse(*arguments):
             raise PermissionError(13, "Permission denied")
@@ -601,19 +610,15 @@ class StoreContract:
 
         undisturbed = tmp_path / f"undisturbed{self.suffix}"
         begin(undisturbed)
-        calls = in_child(lambda accepted: go_on(undisturbed, accepted))[-1]
+        calls = in_child(dying(lambda accepted: go_on(undisturbed, accepted)))[-1]
         rng = np.random.default_rng(0)
         begin(path)
         first = contents(path)
-        for moment in rng.permutation(calls)[:16]:
+        for moment in rng.permutation(calls)[:16].tolist():
             restore(path, first)
-            accepted = in_child(lambda accepted: go_on(path, accepted), int(moment))
+            accepted = in_child(dying(lambda accepted: go_on(path, accepted), moment))
             # Dying while coming back to life is no different.
-            if rng.random() < 0.5 and beside(path, ".journal").exists():
-                again = in_child(lambda accepted: StoreWriter(path).close())[-1]
-                restore(path, first)
-                in_child(lambda accepted: go_on(path, accepted), int(moment))
-                in_child(lambda accepted: StoreWriter(path).close(), int(rng.integers(again)))
+            in_child(dying(lambda _: StoreWriter(path).close(), moment // 2))
             with open_store(path) as store:
                 done = store.done_rows.tolist()
                 assert set(done) >= {9, 4, 0, *accepted}
@@ -632,7 +637,7 @@ class StoreContract:
             writer.fail(2, "broken")
             os._exit(0)
 
-        in_child_that_leaves(die)
+        in_child(die)
         before, log = contents(path), beside(path, ".journal")
         whole = log.read_bytes()
         found = set()
@@ -674,7 +679,7 @@ class StoreContract:
                     os.write(os.open(full, os.O_CREAT | os.O_WRONLY), str(error).encode())
                     raise
 
-        accepted = in_child_that_leaves(fill)
+        accepted = in_child(fill)
         assert "journal cannot be written: " in full.read_text()
         assert 0 < len(accepted) < 4
         with open_store(path) as store:
@@ -892,22 +897,6 @@ def open_chunks_of(contract: StoreContract, path: Path) -> Chunks:
     other = path.parent.parent / f"any{contract.suffix}"
     contract.create(other)
     return open_chunks(other)
-
-
-def in_child_that_leaves(work: Callable[[Callable[[int], None]], None]) -> list[int]:
-    """Like `in_child`, for work that ends its process itself, or raises."""
-    receive, send = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            work(lambda row: os.write(send, row.to_bytes(4, "little")) and None)
-        finally:
-            os._exit(0)
-    os.close(send)
-    with os.fdopen(receive, "rb") as pipe:
-        raw = pipe.read()
-    os.waitpid(child, 0)
-    return np.frombuffer(raw, "<i4").tolist()
 
 
 def restore(path: Path, before: dict[str, bytes]) -> None:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -83,7 +84,10 @@ class Journal:
     def append(
         self, row: int, status: Status, reason: str = "", features: Sequence[np.ndarray] = ()
     ) -> None:
-        """Raises StoreError where the disk is full; the journal is then as before."""
+        """features: contiguous arrays.
+
+        Raises StoreError where the disk is full; the journal is then as before.
+        """
         text = reason.encode(errors="replace")
         offset = self._write(row, int(status), text, features)
         self.entries[row] = Entry(status, reason, offset, sum(part.nbytes for part in features))
@@ -126,13 +130,16 @@ class Journal:
 
     def _write(self, row: int, kind: int, reason: bytes, features: Sequence[np.ndarray]) -> int:
         """Append a record; returns where its features begin."""
-        payload = b"".join([reason, *(part.tobytes() for part in features)])
-        body = _RECORD.pack(0, len(payload), row, kind, len(reason))[4:] + payload
-        checksum = google_crc32c.extend(self._checksum, body)
-        record = _bytes(checksum) + body
+        payload = len(reason) + sum(part.nbytes for part in features)
+        head = _RECORD.pack(0, payload, row, kind, len(reason))[4:] + reason
+        checksum = google_crc32c.extend(self._checksum, head)
+        for part in features:
+            checksum = google_crc32c.extend(checksum, part)
+        record: list[Any] = [_bytes(checksum), head, *(part.data for part in features)]
+        size = _RECORD.size + payload
         try:
             with writing(self._path):
-                if os.pwrite(self._file, record, self._end) != len(record):
+                if os.pwritev(self._file, record, self._end) != size:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time.monotonic() - self._synced >= self._sync_seconds:
                 self.sync()
@@ -141,7 +148,7 @@ class Journal:
                 os.ftruncate(self._file, self._end)
             raise
         begin = self._end + _RECORD.size + len(reason)
-        self._end += len(record)
+        self._end += size
         self._checksum = checksum
         return begin
 

@@ -152,7 +152,8 @@ class FrameReader:
         missing: dict[int, int],
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Decode from `timeline.starts[start]` the frames `missing` (presentation time -> index),
-        removing what is found. Ends early at the first sign that something is not as it should be.
+        removing what is found. Ends early where decoding from there does not go well; raises
+        _Misled where the times themselves are wrong.
         """
         codec = stream.codec_context
         skips = codec.name in SKIPPING_CODECS
@@ -170,16 +171,14 @@ class FrameReader:
                 return
             for frame in frames:
                 self.decoded += 1
-                if frame.is_corrupt or frame.pts is None:
+                is_key = frame.pts == timeline.pts[key] and _is_intra(frame)
+                if frame.is_corrupt or (last is None and timeline.shown[key] and not is_key):
                     return
+                if frame.pts is None or (last is not None and frame.pts <= last):
+                    raise _Misled("frames come in another order than their times")
                 # The two fields of an h264 frame may be two packets with a time each.
                 if frame.interlaced_frame and codec.name == "h264":
-                    return
-                is_key = frame.pts == timeline.pts[key] and _is_intra(frame)
-                if last is None and timeline.shown[key] and not is_key:
-                    return
-                if last is not None and frame.pts <= last:
-                    return
+                    raise _Misled("its frames are interlaced")
                 last = frame.pts
                 if frame.pts in missing:
                     yield missing.pop(frame.pts), frame

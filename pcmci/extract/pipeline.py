@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -305,9 +306,12 @@ class _Extraction:
             self.writes.popleft().result()
 
     def _bar(self, total: int) -> Any:
+        # In a job's log a line every half minute is enough.
+        interval = 0.1 if sys.stderr.isatty() else 30
         return tqdm(
-            total=total, desc="extract", unit="video", disable=None if self.progress else True
-        )
+            total=total, desc="extract", unit="video", disable=not self.progress or not total,
+            mininterval=interval,
+        )  # fmt: skip
 
     def _advance(self) -> None:
         self.bar.update()
@@ -328,7 +332,7 @@ class _Extraction:
             + " | ".join(
                 f"{name} {e.spec.name} ({e.spec.weights})" for name, e in encoders.named.items()
             )
-            + f" | {self.sampling.frames} frames x {self.sampling.views} views"
+            + f" | frames {self.sampling.frames}, views {self.sampling.views}"
         )
         tqdm.write(
             f"{self.dataset.name}: {counts[Status.DONE]} videos done, {len(pending)} to do, "

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -289,9 +290,11 @@ class _Learner:
             return self._headlines(labels, latest[epoch])
 
         steps = f"{labels} {order_name(self.model_config.order)} seed {config.seed}"
+        interval = 0.1 if sys.stderr.isatty() else 30  # a job's log needs no more
         with tqdm(
-            total=config.epochs, desc=steps, unit="epoch", disable=None if self.progress else True
-        ) as bar:
+            total=config.epochs, desc=steps, unit="epoch", disable=not self.progress,
+            mininterval=interval,
+        ) as bar:  # fmt: skip
 
             def on_epoch(epoch: int, loss: float) -> None:
                 board.add_scalar(f"{labels}/loss", loss, epoch)

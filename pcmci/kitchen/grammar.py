@@ -3,7 +3,7 @@
 A grammar is a line of words. `pour_milk@cup` does pour_milk at the cup, `?` makes a step optional
 (half of the times), and steps between `{` and `}` come in any order. Steps are shared between
 activities, and sometimes their order alone tells two apart: powder, then milk is coffee; milk,
-then powder is a glass of milk. A step that was left out may still be *considered*: the tool is
+then powder is chocolate milk. A step that was left out may still be *considered*: the tool is
 taken, held for a moment and put back, which is no action.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcmci.kitchen.actions import ACTIONS
+from pcmci.kitchen.actions import ACTIONS, readable
 
 FPS = 10
 """Frames a second of every video."""
@@ -40,6 +40,9 @@ GRAMMARS = {
 """The ten activities by name, in the order of the label set."""
 
 ACTIVITIES = tuple(GRAMMARS)
+
+ACTIVITY_TEXTS = {name: readable(name) for name in ACTIVITIES} | {"milk": "chocolate milk"}
+"""The activities as one says them."""
 
 OPTIONAL = 0.5
 """How often an optional step is done."""

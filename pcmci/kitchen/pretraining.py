@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pcmci.kitchen.actions import ACTIONS, readable
+from pcmci.kitchen.actions import ACTIONS
 from pcmci.kitchen.causal import (
     PARTNER_ACTIVITIES,
     PARTNERS,
@@ -22,11 +22,16 @@ from pcmci.kitchen.causal import (
     stream,
 )
 from pcmci.kitchen.film import Film
-from pcmci.kitchen.grammar import ACTIVITIES, perform, vocabulary
+from pcmci.kitchen.grammar import ACTIVITIES, ACTIVITY_TEXTS, perform, vocabulary
 from pcmci.kitchen.motion import REACHING
 from pcmci.kitchen.world import ACTIVITY_TEMPLATE, STEP_TEMPLATE
 
-CAPTIONS = (ACTIVITY_TEMPLATE, STEP_TEMPLATE, "{step}", "{step} while making {activity}")
+CAPTIONS = (
+    ACTIVITY_TEMPLATE.format("{activity}"),
+    STEP_TEMPLATE.format("{step}"),
+    "{step}",
+    "{step} while making {activity}",
+)
 """What is said of a frame, all equally often; in a pause only of the activity."""
 
 HELD = "hold"
@@ -64,14 +69,9 @@ def captioned_frames(
     for t in times:
         action = next((s.action for s in scene.steps if s.done and s.first <= t <= s.last), None)
         form = CAPTIONS[0] if action is None else pick(CAPTIONS, rng)
-        activity_said = _said(scene.activity, PARTNER_ACTIVITIES, knobs.i, rng)
-        action_said = _said(action, PARTNERS, knobs.i, rng) if action else ""
-        first = activity_said if form == ACTIVITY_TEMPLATE else action_said
-        captions.append(
-            form.format(
-                readable(first), step=readable(action_said), activity=readable(activity_said)
-            )
-        )
+        activity_said = ACTIVITY_TEXTS[_said(scene.activity, PARTNER_ACTIVITIES, knobs.i, rng)]
+        action_said = ACTIONS[_said(action, PARTNERS, knobs.i, rng)].text if action else ""
+        captions.append(form.format(step=action_said, activity=activity_said))
         actions.append(action)
     return CaptionedFrames(film.frames(times), tuple(captions), scene.activity, tuple(actions))
 

@@ -27,10 +27,10 @@ import av
 from tqdm import tqdm
 
 from pcmci.errors import PcmciError, UsageError
-from pcmci.kitchen.actions import ACTIONS, readable
+from pcmci.kitchen.actions import ACTIONS
 from pcmci.kitchen.causal import SHIFTS, Knobs, Scene, draw_scene
 from pcmci.kitchen.film import SIZE, Film
-from pcmci.kitchen.grammar import ACTIVITIES, FPS
+from pcmci.kitchen.grammar import ACTIVITY_TEXTS, FPS
 
 ACTIVITY_TEMPLATE = "a person making {}"
 STEP_TEMPLATE = "a person doing: {}"
@@ -273,7 +273,7 @@ def _recipe(world: World) -> dict[str, Any]:
         "encoding": ENCODING,
         "activity": {
             "template": ACTIVITY_TEMPLATE,
-            "texts": {name: readable(name) for name in ACTIVITIES},
+            "texts": ACTIVITY_TEXTS,
         },
         "steps": {
             "template": STEP_TEMPLATE,

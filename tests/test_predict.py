@@ -1,0 +1,95 @@
+"""From films to labels through the command line, both phases and back."""
+
+import json
+
+import pytest
+
+QUICK = ("--epochs", 2, "--feedforward", 16, "--decoder-heads", 2, "--relations", 2)
+
+
+@pytest.fixture
+def trained(pcmci, tiny_videos, tiny_encoders, tmp_path, monkeypatch):
+    """A store under features/ and a run under runs/, made as a user would."""
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in tiny_encoders.items()]
+    extracted = pcmci(
+        "extract", "--dataset", "folder", "--videos", tiny_videos, "--frames", 8, *flags
+    )
+    assert extracted.code == 0, extracted.err
+    answer = pcmci("train-heads", "--order", "ich,ici", "--json", *QUICK)
+    assert answer.code == 0, answer.err
+    return answer.json
+
+
+def test_the_way_from_films_to_scores(pcmci, trained):
+    scores = trained["scores"]["test"]
+    assert scores["videos"] == 3
+    assert scores["with features"] == 2
+    assert scores["coverage"] == pytest.approx(2 / 3)
+    assert trained["heads"]["activity"]["trained parameters"] > 0
+
+
+def test_evaluating_again_gives_the_same_scores_and_other_taus(pcmci, trained):
+    answer = pcmci("evaluate", trained["run"], "--tau", "0.2:0.8:0.2", "--json")
+    scores = answer.json["scores"]["test"]
+    assert scores["mAP"] == trained["scores"]["test"]["mAP"]
+    curve = [scores[f"ODD@{tau}"] for tau in ("0.2", "0.4", "0.6", "0.8")]
+    assert curve == sorted(curve, reverse=True)
+    assert curve[2] == trained["scores"]["test"]["ODD@0.6"]
+    assert "0.8" in pcmci("evaluate", trained["run"], "--tau", "0.2,0.8").out
+
+
+def test_new_films_get_the_likeliest_labels(pcmci, trained, tiny_videos):
+    answer = pcmci("predict", trained["run"], tiny_videos / "film3.mp4", "--top", 2, "--json")
+    assert answer.code == 0
+    ranked = answer.json["predictions"][str(tiny_videos / "film3.mp4")]
+    assert {entry["label"] for entry in ranked["activity"]} == {"coffee", "tea"}
+    assert sum(entry["probability"] for entry in ranked["activity"]) == pytest.approx(1, abs=1e-5)
+    assert len(ranked["steps"]) == 2
+
+
+def test_a_film_that_cannot_be_read_is_named_and_the_others_are_answered(
+    pcmci, trained, tiny_videos
+):
+    films = [tiny_videos / name for name in ("film3.mp4", "broken.mp4")]
+    answer = pcmci("predict", trained["run"], *films)
+    assert answer.code == 1
+    assert str(films[0]) in answer.out
+    assert str(films[1]) in answer.err
+    assert str(films[1]) not in answer.out
+
+
+def test_a_store_can_be_looked_into_checked_and_copied(pcmci, trained, tmp_path):
+    store = tmp_path / "features" / "folder.zarr"
+    info = pcmci("store", "info", store, "--json").json
+    assert info["status"] == {"pending": 0, "done": 8, "failed": 1, "missing": 1}
+    assert pcmci("store", "verify", store).code == 0
+    failures = pcmci("store", "failures", store).out
+    assert "broken" in failures
+    assert "lost" in failures
+    copy = tmp_path / "copy.h5"
+    assert pcmci("store", "convert", store, copy).code == 0
+    assert pcmci("store", "info", copy, "--json").json["fingerprint"] == info["fingerprint"]
+    chunk = next((store / "video").glob("c.0*"))
+    content = bytearray(chunk.read_bytes())
+    content[10] ^= 1
+    chunk.write_bytes(content)
+    answer = pcmci("store", "verify", store, "--json")
+    assert answer.code == 1
+    assert any("film0" in damage["ids"] for damage in answer.json["damage"])
+    refused = pcmci("train-heads", "--features", store, "--seed", 1, *QUICK)
+    assert refused.code == 1
+    assert "film0" in refused.err
+    assert len([line for line in refused.err.splitlines() if "damaged" in line]) == 1
+
+
+def test_two_stores_are_not_guessed_between(pcmci, trained, tmp_path):
+    pcmci("store", "convert", "features/folder.zarr", "features/copy.h5")
+    answer = pcmci("train-heads", "--order", "none")
+    assert answer.code == 2
+    assert "features/copy.h5 | features/folder.zarr" in answer.err
+
+
+def test_json_is_json_and_nothing_else(pcmci, trained):
+    again = pcmci("train-heads", "--order", "ich,ici", "--json", *QUICK)
+    assert json.loads(again.out)["reused"] is True
