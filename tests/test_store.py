@@ -20,6 +20,7 @@ from pcmci.errors import StoreError
 
 class TestZarr(StoreContract):
     suffix = ".zarr"
+    tears_chunks = False
 
     def place(self, path: Path, array: str, chunk: int) -> tuple[Path, int]:
         return next((path / array).glob(f"c.{chunk}*")), 0
@@ -61,6 +62,7 @@ class TestZarr(StoreContract):
 
 class TestHdf5(StoreContract):
     suffix = ".h5"
+    tears_chunks = True
 
     def place(self, path: Path, array: str, chunk: int) -> tuple[Path, int]:
         with h5py.File(path) as file:

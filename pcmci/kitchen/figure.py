@@ -1,6 +1,6 @@
 """The person as sprites: a body behind the counter, and arms that reach any point.
 
-The body's origin is the floor of the stage below the head, an arm's is its shoulder.
+An arm's origin is its shoulder, the body's the top of the stage above the head.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _above(y: float, shape: Shape) -> Shape:
 
 @cache
 def body(hairstyle: str, build: int) -> Sprite:
-    """Head and torso; its origin is the top of the head's column, row 0 of the stage."""
+    """Head and torso, down to behind the counter."""
     wide = shoulder_x(build)
     behind: list[Coloured] = []
     if hairstyle == "long":

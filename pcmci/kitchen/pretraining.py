@@ -37,6 +37,9 @@ CAPTIONS = (
 HELD = "hold"
 """The class of clips in which a tool is held and nothing is done with it."""
 
+HELD_SHARE = 0.2
+"""How many of the clips are of that class, so that an encoder has to look at the motion."""
+
 CLIP_LABELS = (*ACTIONS, HELD)
 
 
@@ -86,9 +89,7 @@ def action_clip(
     Returns [frames, 96, 96, 3] uint8 and the index into CLIP_LABELS.
     """
     rng = stream(seed, "clips", number, "clip")
-    label = int(rng.random() * len(CLIP_LABELS))
-    name = CLIP_LABELS[label]
-    action = pick(tuple(ACTIONS), rng) if name == HELD else name
+    action, held = pick(tuple(ACTIONS), rng), rng.random() < HELD_SHARE
     activity = pick([a for a in ACTIVITIES if action in vocabulary(a)], rng)
     steps = perform(activity, rng)
     while not any(step.action == action for step in steps):
@@ -99,11 +100,12 @@ def action_clip(
     at = next(k for k, step in enumerate(steps) if step.action == action)
     # as long as the clip with the reaching, if it is shorter: the clip shows the action alone
     last = max(steps[at].last, steps[at].first + span + 2 * REACHING - 1)
-    steps = (*steps[:at], replace(steps[at], last=last, done=name != HELD))
+    steps = (*steps[:at], replace(steps[at], last=last, done=not held))
     scene = draw_scene(seed, "clips", number, Knobs(0, 0, 0))
     pictures = tuple(pick(tuple(ACTIONS), rng) for _ in steps)
     film = Film(replace(scene, activity=activity, steps=steps, pictures=pictures))
     start = steps[at].first + int(rng.random() * (last - steps[at].first + 1 - span + 1))
+    label = CLIP_LABELS.index(HELD if held else action)
     return film.frames(range(start, start + span, stride)), label
 
 

@@ -68,9 +68,10 @@ _TOOLS: dict[str, list[Coloured]] = {
         (ellipse(-12, -4, 20, 5.6), "batter"),
     ],
     "caster": [
-        (box(-6, -6, 6, 11), "caster"),
-        (box(-6, 2, 6, 11), "sugar"),
-        (polygon((-6, -6), (-5, -12), (5, -12), (6, -6)), "steel-"),
+        (box(-8, -8, 8, 14), "caster"),
+        (box(-8, 2, 8, 14), "sugar"),
+        (polygon((-8, -8), (-6, -16), (6, -16), (8, -8)), "steel-"),
+        (box(-8, -9, 8, -7), "iron"),
     ],
     "spoon": [
         (limb(4, -8, -6, 20, 1.8), "steel"),
@@ -105,8 +106,8 @@ _TOOLS: dict[str, list[Coloured]] = {
         (box(-5, 17, 1, 24), "tea"),
     ],
     "egg": [
-        (ellipse(-2, 8, 8, 10), "egg"),
-        (ellipse(-4, 5, 3, 4), "egg+"),
+        (ellipse(-2, 9, 10, 12), "egg"),
+        (ellipse(-5, 5, 3, 4), "egg+"),
     ],
     "cheese": [
         (polygon((-18, 6), (14, 2), (18, 10), (-14, 14)), "cheese"),
@@ -126,7 +127,7 @@ SPOUTS = {
     "cereal_box": (-11, -17),
     "flour_bag": (-9, -18),
     "mix_bowl": (-33, -5),
-    "caster": (-4, -12),
+    "caster": (-5, -16),
 }
 """Tool to the point where it pours, from the hand, while it stands upright."""
 
