@@ -16,7 +16,14 @@ import typer
 from pcmci.errors import PcmciError, UsageError
 from pcmci.extract.config import ExtractConfig
 from pcmci.flags import with_flags
-from pcmci.heads.config import configure, parse_memory, parse_order, parse_taus, settings
+from pcmci.heads.config import (
+    configure,
+    parse_labels,
+    parse_memory,
+    parse_order,
+    parse_taus,
+)
+from pcmci.heads.config import settings as run_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,7 +121,7 @@ def _show_summary(summary: Any, out: Path, as_json: bool, learnable: bool) -> No
                 "videos": summary.videos,
                 "frames": summary.frames,
                 "seconds": summary.seconds,
-                "waiting": summary.waiting,
+                "waiting_seconds": summary.waiting,
             }
         )
         return
@@ -133,7 +140,7 @@ def _show_summary(summary: Any, out: Path, as_json: bool, learnable: bool) -> No
 
 
 @app.command()
-@with_flags(settings())
+@with_flags(run_settings())
 def train_heads(
     order: Annotated[
         str, typer.Option(help="Stages in their order, as ich,ici; none for no stage.")
@@ -169,7 +176,7 @@ def train_heads(
     Example: pcmci train-heads --dataset coin --order ich,ici --labels activity --seed 1
     """
     stages = parse_order(order)
-    asked = tuple(part.strip() for part in labels.split(",")) if labels else None
+    asked = parse_labels(labels) if labels else None
     bytes_ = parse_memory(memory) if memory else None
     configure(stages, asked or (), settings)  # refuse bad values before anything is opened
     from pcmci.cache.store import open_store
@@ -221,6 +228,14 @@ def predict(
     run: RunPath,
     videos: Annotated[list[Path], typer.Argument(help="Video files.")],
     top: Annotated[int, typer.Option(help="Labels a video.", min=1)] = 5,
+    vlm_weights: Annotated[
+        str | None,
+        typer.Option(help="Where the VLM's weights lie now.", show_default="as in extraction"),
+    ] = None,
+    video_weights: Annotated[
+        str | None,
+        typer.Option(help="The video encoder's, likewise.", show_default="as in extraction"),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -228,16 +243,29 @@ def predict(
 
     Example: pcmci predict runs/coin_activity_ich_seed0_1a2b3c4d tyre.mp4 --top 3
     """
-    from pcmci.extract.pipeline import encode_files
     from pcmci.heads.run import load_run
 
     loaded = load_run(run)
-    features, failures = encode_files(videos, loaded.spec, device=device)
+    from pcmci.device import choose_device
+    from pcmci.extract.pipeline import encode_files, library_versions
+
+    on = choose_device(device)
+    spec = loaded.spec
+    here = library_versions()
+    for name, used in spec.libraries.items():
+        if here.get(name) != used:
+            print(
+                f"note: features were made with {name} {used}, here is {here.get(name)}",
+                file=sys.stderr,
+            )
+    features, failures = encode_files(
+        videos, spec, vlm_weights=vlm_weights, video_weights=video_weights, device=str(on)
+    )
     readable = [path for path in videos if path not in failures]
     answers: dict[str, dict[str, Any]] = {str(path): {} for path in readable}
     if readable:
-        for labels, values in loaded.predict(features["vlm"], features["video"]).items():
-            names = loaded.spec.labels(labels).names
+        for labels, values in loaded.predict(features["vlm"], features["video"], on).items():
+            names = spec.labels(labels).names
             for path, row in zip(readable, values, strict=True):
                 best = (-row).argsort(kind="stable")[:top]
                 answers[str(path)][labels] = [
@@ -260,6 +288,8 @@ def predict(
 def _find_store(dataset: str | None, features: Path | None) -> Path:
     """The store that was meant; raises UsageError where that is not clear."""
     if features is not None:
+        if dataset is not None:
+            raise UsageError(f"--dataset {dataset} and --features {features}: name one of them")
         return features
     folder = Path("features")
     suffixes = (".zarr", ".h5", ".hdf5")
@@ -304,23 +334,13 @@ def _run_facts(run: Any) -> dict[str, Any]:
 
 def _show_run(run: Any) -> None:
     from pcmci.heads.config import order_name
-    from pcmci.report.table import percent, score_table, show
+    from pcmci.report.table import heads_table, score_table, show
 
     order = order_name(tuple(run.config["model"]["order"]))
     data = run.config["store"]["spec"]["dataset"]
     seed = run.config["train"]["seed"]
     show(score_table(run.metrics, f"{data}, order {order}, seed {seed} (percent)"))
-    for labels, facts in run.heads.items():
-        line = (
-            f"{labels}: {facts['trained parameters']:,} trained parameters "
-            f"({percent(facts['trained share'])} % of the whole), "
-            f"epoch {facts['chosen epoch']} ({facts['chosen by']}), {facts['seconds']:.0f} s"
-        )
-        if best := facts["best-on-test"]:
-            line += (
-                f"; best-on-test {best['score']} {percent(best['value'])} in epoch {best['epoch']}"
-            )
-        print(line)
+    show(heads_table(run.heads))
     print(f"{'already there: ' if run.reused else ''}{run.path}")
 
 
@@ -440,7 +460,7 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
         return
     for row in rows:
         print(f"{row['status']}\t{row['split']}\t{row['video']}\t{row['reason']}")
-    print(f"{len(rows)} videos without features", file=sys.stderr)
+    print(f"videos without features: {len(rows)}", file=sys.stderr)
 
 
 @store_app.command("convert")

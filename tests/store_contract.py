@@ -157,7 +157,7 @@ def dying(work: Work, moment: int | None = None) -> Work:
             nonlocal now
             module = getattr(function, "__module__", None)
             counts = module == "posix" or getattr(function, "__name__", "") in ("write", "close")
-            if event == "c_call" and counts:
+            if event == "c_call" and counts and function is not os.write:  # that is `accepted`
                 now += 1
                 if now == moment:
                     os._exit(9)
@@ -291,14 +291,18 @@ class StoreContract:
         assert verify(path) == []
 
     def test_the_order_of_videos_leaves_no_trace(self, path, tmp_path, monkeypatch):
+        def write(path, *parts):
+            self.create(path)
+            for part in parts:
+                with StoreWriter(path, sync_seconds=0) as writer:
+                    for row in part:
+                        put(writer, [row]) if row % 5 else writer.fail(row, f"reason {row}")
+
+        write(path, range(10))
         monkeypatch.setattr(journal, "COMPACT_BYTES", 300)  # rewritten again and again
-        self.full(path)
         other = tmp_path / f"other{self.suffix}"
-        self.create(other)
         order = np.random.default_rng(0).permutation(10).tolist()
-        for part in (order[:3], order[3:4], order[4:]):
-            with StoreWriter(other) as writer:
-                put(writer, part)
+        write(other, order[:3], order[3:4], order[4:])
         assert contents(other) == contents(path)
 
     def test_other_programs_read_it(self, path):
@@ -426,11 +430,11 @@ class StoreContract:
     def test_another_spec_is_named(self, path):
         spec = self.create(path)
         asked = dataclasses.replace(
-            spec, vlm=dataclasses.replace(spec.vlm, weights="openai"), precision="bfloat16"
+            spec, vlm=dataclasses.replace(spec.vlm, name="resnet"), precision="bfloat16"
         )
         with open_store(path) as store:
             store.check_spec(spec)
-            with pytest.raises(SpecMismatch, match=r"precision.*vlm\.weights.*random:0.*openai"):
+            with pytest.raises(SpecMismatch, match=r"precision.*vlm\.name.*'clip'.*'resnet'"):
                 store.check_spec(asked)
         with pytest.raises(SpecMismatch, match="precision"):
             create_store(path, asked, make_table(10), make_text(spec))
@@ -464,7 +468,7 @@ class StoreContract:
         assert list(path.parent.iterdir()) == []
 
     def test_paths_that_are_no_store(self, path, tmp_path):
-        with pytest.raises(StoreError, match=r"tiny\S+ does not exist"):
+        with pytest.raises(UsageError, match=r"tiny\S+ does not exist"):
             open_store(path)
         with pytest.raises(UsageError, match=r"store\.npz: a store's name ends in \.zarr, \.h5"):
             open_store(tmp_path / "store.npz")
@@ -561,19 +565,20 @@ class StoreContract:
         assert [p.name for p in path.parent.iterdir()] == [path.name]
 
     def test_a_forked_child_does_not_keep_the_lock(self, path):
+        """A killed extraction may leave a decoding process behind."""
         self.create(path)
-        writer = StoreWriter(path)
         receive, send = os.pipe()
         child = os.fork()
         if not child:
             os.close(send)
-            os.read(receive, 1)  # until the parent closes its end
-            os._exit(0)
+            held = StoreWriter(path)
+            if not os.fork():
+                os.read(receive, 1)  # until the test closes its end
+            os._exit(held is None)
         os.close(receive)
-        writer.close()
+        os.waitpid(child, 0)
         StoreWriter(path).close()
         os.close(send)
-        os.waitpid(child, 0)
 
     def test_a_folder_that_cannot_be_written_is_read(self, path, monkeypatch):
         self.create(path)

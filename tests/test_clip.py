@@ -301,7 +301,7 @@ def test_bf16_is_close_and_comes_out_as_float32(config: Path) -> None:
 def test_naming_the_encoders_loads_no_model_library() -> None:
     program = (
         "import sys, pcmci.extract.encoders as e; "
-        "assert set(e.ENCODERS) == {'clip', 'timesformer'}; "
+        "assert set(e.ENCODERS) == {'vlm', 'video'}; "
         "print(sorted({'torch', 'open_clip', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

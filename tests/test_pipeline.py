@@ -84,6 +84,20 @@ def test_features_are_those_of_the_video_alone(whole, dataset, config):
                 )
 
 
+def test_real_clips_are_done_or_failed_with_their_reason(shared_videos, config, tmp_path):
+    out = tmp_path / "clips.h5"
+    clips = load_dataset("folder", shared_videos)
+    summary = extract(clips, out, config, progress=False)
+    assert set(summary.failures) == {"corrupted"}
+    assert "decoding fails at" in summary.failures["corrupted"]
+    assert summary.counts[Status.DONE] == summary.videos == 10
+    assert summary.frames == 10 * FRAMES
+    again = extract(clips, out, config, progress=False)
+    assert again.videos == 0
+    with open_store(out) as store:
+        assert np.isfinite(store.read("video", store.done_rows)).all()
+
+
 def test_the_same_run_again_does_nothing(whole, dataset, config):
     before = content(whole)
     summary = extract(dataset, whole, config, progress=False)

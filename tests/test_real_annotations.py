@@ -83,10 +83,13 @@ def breakfast_store(breakfast_annotations, tmp_path_factory):
 def test_heads_train_on_the_whole_of_coin(coin_store, tmp_path, labels):
     with open_store(coin_store) as store:
         assert store.counts[Status.DONE] == 301 + 700
-        run = train_heads(store, (), labels=(labels,), out=tmp_path, memory=2**25, **SHORT)
+        run = train_heads(
+            store, ("ich", "ici", "ivc"), labels=(labels,), out=tmp_path, memory=2**25, **SHORT
+        )
     test = run.metrics["test"]
     assert run.heads[labels]["features"] == "streamed"
     assert test["coverage"] == 700 / 2797
+    assert run.heads[labels]["transport marginal error"] < 1e-5
     if labels == "activity":
         assert test["Acc videos"] == 2797
         assert 0 <= test["Acc correct"] <= 700

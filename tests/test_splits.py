@@ -90,8 +90,10 @@ def test_the_splits_given_are_not_written_to() -> None:
 
 def test_a_split_of_the_data_sets_own_is_used() -> None:
     splits = names(("train", 30), ("val", 5), ("test", 5))
-    kept = training_splits(splits, own_groups(40), np.zeros(40, dtype=int), 0.3)
+    kept = training_splits(splits, own_groups(40), np.zeros(40, dtype=int), 0)
     assert (kept == splits).all()
+    with pytest.raises(UsageError, match="has a val split of its own"):
+        training_splits(splits, own_groups(40), np.zeros(40, dtype=int), 0.3)
 
 
 def test_no_share_sets_nothing_aside() -> None:

@@ -158,10 +158,10 @@ def file_format(path: Path) -> type[Chunks]:
 
 
 def check_exists(path: Path) -> None:
-    """Raises StoreError where nothing is, UsageError for a name of no known format."""
+    """Raises UsageError where nothing is, and for a name of no known format."""
     file_format(path)
     if not path.exists():
-        raise StoreError(f"{path} does not exist; pcmci extract makes it")
+        raise UsageError(f"{path} does not exist; pcmci extract makes it")
 
 
 def open_chunks(path: Path, writable: bool = False) -> Chunks:

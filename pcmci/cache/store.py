@@ -95,7 +95,7 @@ def create_store(
 def open_store(path: str | Path) -> Store:
     """Open a store for reading. What a killed writer left in the journal is committed first.
 
-    Raises UsageError for another suffix than .zarr, .h5, .hdf5; StoreError where there is no store,
+    Raises UsageError for another suffix than .zarr, .h5, .hdf5 and where nothing is; StoreError
     where it is damaged, or of a newer format.
     """
     path = Path(path)

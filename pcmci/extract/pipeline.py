@@ -28,7 +28,7 @@ from pcmci.errors import PcmciError, VideoError, WeightsError
 from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
-from pcmci.extract.encoders import load_video_encoder, load_vlm
+from pcmci.extract.encoders import ENCODERS
 from pcmci.extract.encoders.clip import ClipEncoder
 from pcmci.extract.encoders.protocol import Encoder
 from pcmci.extract.frames import decoder_versions, iter_frames
@@ -54,8 +54,8 @@ class Summary:
     """How an extraction ended.
 
     counts: videos by status, over the whole store. failures: id -> reason, of this run.
-    seconds: of decoding and encoding. waiting: the share of them that the encoders waited for
-    frames. videos, frames: encoded in this run.
+    seconds: of decoding and encoding. waiting: of these, the seconds in which the encoders waited
+    for frames. videos, frames: encoded in this run.
     """
 
     counts: dict[Status, int]
@@ -87,8 +87,8 @@ class Encoders:
             "frames": config.frames,
         }
         return cls(
-            vlm=load_vlm(config.vlm, config.vlm_weights, **where),
-            video=load_video_encoder(config.video_encoder, config.video_weights, **where),
+            vlm=ENCODERS["vlm"](config.vlm, config.vlm_weights, **where),
+            video=ENCODERS["video"](config.video_encoder, config.video_weights, **where),
             device=device,
             precision=precision,
             batch_frames=config.batch_frames or (256 if device.type == "cuda" else 16),
@@ -332,11 +332,13 @@ class _Extraction:
             + " | ".join(
                 f"{name} {e.spec.name} ({e.spec.weights})" for name, e in encoders.named.items()
             )
-            + f" | frames {self.sampling.frames}, views {self.sampling.views}"
+            + f" | frames {self.sampling.frames}, views {self.sampling.views}",
+            file=sys.stderr,
         )
         tqdm.write(
             f"{self.dataset.name}: {counts[Status.DONE]} videos done, {len(pending)} to do, "
-            f"{counts[Status.MISSING]} missing, {counts[Status.FAILED]} failed before"
+            f"{counts[Status.MISSING]} missing, {counts[Status.FAILED]} failed before",
+            file=sys.stderr,
         )
 
 
@@ -370,20 +372,26 @@ def _stop_signals() -> Iterator[_Stop]:
 
 
 def encode_files(
-    paths: Sequence[Path], spec: StoreSpec, *, device: str = "auto"
+    paths: Sequence[Path],
+    spec: StoreSpec,
+    *,
+    vlm_weights: str | None = None,
+    video_weights: str | None = None,
+    device: str = "auto",
 ) -> tuple[dict[str, np.ndarray], dict[Path, str]]:
     """New videos through the encoders of an existing store, without one: for prediction.
 
     Returns the features of view 0 by encoder, [m, L, D] and [m, Lv, Dv], of the videos that could
-    be decoded, in their order; and path -> reason of those that could not. Raises WeightsError
-    where the weights are not those that the spec names.
+    be decoded, in their order; and path -> reason of those that could not.
+    vlm_weights, video_weights: where the weights lie now, if not where the spec says. Raises
+    WeightsError where they are not those that the spec names, by their sha256.
     """
     config = ExtractConfig(
         frames=spec.sampling.frames,
         vlm=spec.vlm.name,
-        vlm_weights=spec.vlm.weights,
+        vlm_weights=vlm_weights or spec.vlm.weights,
         video_encoder=spec.video.name,
-        video_weights=spec.video.weights,
+        video_weights=video_weights or spec.video.weights,
         precision=spec.precision,
         device=device,
     )
@@ -391,24 +399,35 @@ def encode_files(
     check_same_weights(spec, encoders)
     sampling = dataclasses.replace(spec.sampling, views=1)
     failures: dict[Path, str] = {}
-    features: dict[str, list[np.ndarray]] = {"vlm": [], "video": []}
-    for path in tqdm(paths, desc="encode", unit="video", disable=None, leave=False):
+    batchers = encoders.batchers()
+    encoded: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in batchers}
+    for row, path in enumerate(tqdm(paths, "encode", unit="video", disable=None, leave=False)):
         try:
             clips = prepare_video(path, sampling, encoders.named)
         except VideoError as error:
             failures[path] = str(error)
             continue
-        for name, batcher in encoders.batchers().items():
-            [(_, encoded)] = [*batcher.push(0, clips[name]), *batcher.flush()]
-            # Rounded as a store would, so that a prediction is that of the stored features.
-            features[name].append(encoded.reshape(-1, encoded.shape[-1]).astype(np.float16))
-    return {name: np.array(values) for name, values in features.items()}, failures
+        for name, batcher in batchers.items():
+            encoded[name] += batcher.push(row, clips[name])
+    for name, batcher in batchers.items():
+        encoded[name] += batcher.flush()
+    # Rounded as a store would, so that a prediction is that of the stored features.
+    features = {
+        name: np.array([f.reshape(-1, f.shape[-1]) for _, f in videos]).astype(np.float16)
+        for name, videos in encoded.items()
+    }
+    return features, failures
 
 
 def check_same_weights(spec: StoreSpec, encoders: Encoders) -> None:
-    """Raises WeightsError naming the encoder whose weights are not those of the spec."""
+    """Raises WeightsError naming the encoder that is not the one of the spec."""
     for name, encoder in encoders.named.items():
         wanted = getattr(spec, name)
+        if encoder.spec.preprocessing != wanted.preprocessing:
+            raise WeightsError(
+                f"the {name} encoder {wanted.name!r} prepares frames as "
+                f"{encoder.spec.preprocessing}, the run was trained with {wanted.preprocessing}"
+            )
         if encoder.spec.sha256 != wanted.sha256:
             raise WeightsError(
                 f"the {name} encoder's weights {wanted.weights!r} have sha256 "

@@ -1,6 +1,6 @@
 """Every choice of a run, with the paper's or our default; torch-free, so that `--help` is quick.
 
-`../shared/design/method.md` says where each default comes from. A field's `help` becomes the help
+docs/method.md says what the paper leaves open. A field's `help` becomes the help
 of its flag on the command line: a default stands here and nowhere else.
 """
 
@@ -32,6 +32,11 @@ def parse_order(text: str) -> tuple[str, ...]:
         return ()
     order = tuple(part.strip().lower() for part in text.split(","))
     return check_order(order, shown=text)
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """`"activity, steps"` to `("activity", "steps")`."""
+    return tuple(part.strip() for part in text.split(","))
 
 
 def check_order(order: tuple[str, ...], shown: str | None = None) -> tuple[str, ...]:
@@ -101,8 +106,8 @@ class TransportConfig:
     )
     source: str = _option(
         "stream",
-        "What S is computed from when a learned stage comes before ich: the text stream as it "
-        "stands, or the frozen text.",
+        "What S is computed from when ici comes before ich: the text stream as it stands, or the "
+        "frozen text.",
         choices=("stream", "frozen"),
     )
     gradient: str = _option(
@@ -110,7 +115,7 @@ class TransportConfig:
         "Gradient through the plan when S is learned.",
         choices=("detach", "autodiff"),
     )
-    tolerance: float = _option(1e-7, "Marginal error at which a frozen plan counts as solved.")
+    tolerance: float = _option(1e-7, "Relative marginal error at which a plan counts as solved.")
     max_iterations: int = _option(2000, "Sinkhorn iterations at most.")
 
     def __post_init__(self) -> None:
@@ -166,10 +171,14 @@ class TrainConfig:
     clip: float = _option(1.0, "The gradient's norm is clipped here.")
     validation: float = _option(
         0.0,
-        "Share of the training set set aside to choose the epoch; 0: the last epoch is scored. "
-        "A data set's own `val` split is used instead where there is one.",
+        "Share of the training videos set aside to choose the epoch. At 0 a data set's own `val` "
+        "split chooses where there is one, else the last epoch is scored.",
     )
-    eval_every: int = _option(10, "Epochs between two looks at validation and test.")
+    eval_every: int = _option(
+        10,
+        "Epochs between two looks at validation and test; the best-on-test score is the best of "
+        "these looks.",
+    )
     seed: int = _option(0, "Seed of the weights, the order of videos and the dropout.")
 
     def __post_init__(self) -> None:

@@ -142,19 +142,15 @@ class StreamedFeatures:
             return [rows[i : i + step] for i in range(0, len(rows), step)]
         chunks = rng.permutation(np.unique(chunk_of))
         step = self._chunks_a_buffer
-        return [
-            rng.permutation(rows[np.isin(chunk_of, chunks[i : i + step])])
-            for i in range(0, len(chunks), step)
-        ]
+        return [rows[np.isin(chunk_of, chunks[i : i + step])] for i in range(0, len(chunks), step)]
 
     def _read(self, rows: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
-        # Reads of buffers follow each other in one thread, so the views are reproducible.
+        # Whole chunks in their order are the fastest to read; videos are mixed afterwards. Reads of
+        # buffers follow each other in one thread, so that what is drawn is reproducible.
+        order = np.arange(len(rows)) if rng is None else rng.permutation(len(rows))
         views = _draw_views(len(rows), self._views, rng)
-        loaded = {"rows": rows}
-        for name, array in self._arrays.items():
-            read = array.read(rows)
-            loaded[name] = read[:, 0] if self._views == 1 else read[np.arange(len(rows)), views]
-        return loaded
+        read = {name: array.read(rows)[order, views] for name, array in self._arrays.items()}
+        return {"rows": rows[order], **read}
 
     def _to_device(self, loaded: dict[str, np.ndarray], part: slice) -> Batch:
         pin = self._device.type == "cuda"

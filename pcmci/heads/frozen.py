@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from pcmci.errors import PcmciError
 from pcmci.heads.config import TransportConfig
 from pcmci.heads.transport import alignment
 
-BATCH = 32
+VIDEOS_A_SOLVE = 32
 PLAN_FORMAT = 1
 DECISIVE = ("temperature", "lam", "refine", "tolerance", "max_iterations")
 """The settings that a frozen S~ depends on; `source` and `gradient` are for learned ones."""
@@ -30,11 +30,10 @@ DECISIVE = ("temperature", "lam", "refine", "tolerance", "max_iterations")
 @dataclass(frozen=True)
 class FrozenWeights:
     """weights: S~ [n, views, N, L] float32, zeros where a video has no features.
-    marginal_error: the worst relative one of any plan. reused: whether it was there already."""
+    marginal_error: the worst relative one of any plan."""
 
     weights: np.ndarray
     marginal_error: float
-    reused: bool
 
 
 def frozen_weights(
@@ -53,40 +52,64 @@ def frozen_weights(
         "transport": {name: getattr(config, name) for name in DECISIVE},
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(f"{store.path}.plans")
-    kept = _read(folder / key)
+    stem = Path(f"{store.path}.plans") / key
+    kept = _read(stem)
     if kept is not None:
         return kept
-    weights, error = _solve(store, labels, config, device, progress)
-    _write(folder / key, weights, {"marginal_error": error, **identity})
-    return FrozenWeights(weights, error, reused=False)
+    shape = (
+        len(store),
+        store.spec.sampling.views,
+        len(store.spec.labels(labels)),
+        store.spec.vlm.tokens,
+    )
+    try:
+        stem.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=stem.parent, suffix=".partial") as partial:
+            array = Path(partial) / "weights.npy"
+            on_disk = np.lib.format.open_memmap(array, "w+", np.float32, shape)
+            error = _solve(store, labels, config, device, progress, on_disk)
+            on_disk.flush()
+            _keep(stem, array, {"marginal_error": error, **identity})
+        kept = _read(stem)
+    except OSError:
+        kept = None
+    if kept is not None:
+        return kept
+    # A store on a read-only disk, or on a full one, still trains: with the weights in memory.
+    weights = np.zeros(shape, np.float32)
+    error = _solve(store, labels, config, device, progress, weights)
+    return FrozenWeights(weights, error)
 
 
 def _solve(
-    store: Store, labels: str, config: TransportConfig, device: torch.device, progress: bool
-) -> tuple[np.ndarray, float]:
+    store: Store,
+    labels: str,
+    config: TransportConfig,
+    device: torch.device,
+    progress: bool,
+    weights: np.ndarray,
+) -> float:
+    """Fill `weights` in; returns the worst marginal error."""
     text = torch.from_numpy(store.text(labels)).to(device)[None]
-    views, length = store.spec.sampling.views, store.spec.vlm.tokens
-    weights = np.zeros((len(store), views, text.shape[1], length), dtype=np.float32)
     worst = 0.0
     done = store.done_rows
     bar = tqdm(
-        range(0, len(done), BATCH), desc=f"transport of {labels}", unit="batch",
+        range(0, len(done), VIDEOS_A_SOLVE), desc=f"transport of {labels}", unit="batch",
         disable=None if progress else True, leave=False,
     )  # fmt: skip
     with torch.inference_mode():
         for start in bar:
-            rows = done[start : start + BATCH]
+            rows = done[start : start + VIDEOS_A_SOLVE]
             frames = torch.from_numpy(store.read("vlm", rows)).to(device)
             solved, error = alignment(text, frames.flatten(0, 1), config, exact=True)
-            weights[rows] = solved.float().cpu().numpy().reshape(len(rows), *weights.shape[1:])
-            worst = max(worst, float(error.max()))
-            if not np.isfinite(weights[rows]).all():
+            if not torch.isfinite(solved).all():
                 raise PcmciError(
                     f"transport of {labels} gives plans that are not finite at temperature "
                     f"{config.temperature} and lambda {config.lam}: use larger ones"
                 )
-    return weights, worst
+            weights[rows] = solved.float().cpu().numpy().reshape(len(rows), *weights.shape[1:])
+            worst = max(worst, float(error.max()))
+    return worst
 
 
 def _read(stem: Path) -> FrozenWeights | None:
@@ -97,22 +120,15 @@ def _read(stem: Path) -> FrozenWeights | None:
         weights = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or damaged: it is a cache, and is made again
-    return FrozenWeights(weights, float(record["marginal_error"]), reused=True)
+    return FrozenWeights(weights, float(record["marginal_error"]))
 
 
-def _write(stem: Path, weights: np.ndarray, record: dict[str, object]) -> None:
-    partial = stem.with_suffix(f".{os.getpid()}.partial")
-    try:
-        stem.parent.mkdir(exist_ok=True)
-        with partial.open("wb") as file:
-            np.save(file, weights)
-        sha256 = _sha256(partial)
-        partial.replace(stem.with_suffix(".npy"))
-        # The record comes last: without it the array is not believed.
-        partial.write_text(json.dumps({**record, "sha256": sha256}, indent=1))
-        partial.replace(stem.with_suffix(".json"))
-    except OSError:
-        partial.unlink(missing_ok=True)  # a read-only store still trains
+def _keep(stem: Path, array: Path, record: dict[str, object]) -> None:
+    """Move the array to its place, then its record: without that the array is not believed."""
+    written = array.with_name("record.json")
+    written.write_text(json.dumps({**record, "sha256": _sha256(array)}, indent=1))
+    array.replace(stem.with_suffix(".npy"))
+    written.replace(stem.with_suffix(".json"))
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor, nn
 
 from pcmci.heads.config import ModelConfig
@@ -24,13 +25,17 @@ class ICH(nn.Module):
     """T' = [T, H] W_H. Rewrites the text.
 
     frozen: whether S~ comes from the frozen embeddings (then it is given, for it is the same in
-    every run) or from the streams as an earlier stage left them.
+    every run) or from the streams as an earlier stage left them. Then `marginal_error` holds the
+    worst relative one of any plan so far.
     """
+
+    marginal_error: Tensor
 
     def __init__(self, width: int, config: ModelConfig, *, frozen: bool) -> None:
         super().__init__()
         self.config = config.transport
         self.frozen = frozen
+        self.register_buffer("marginal_error", torch.zeros(()), persistent=False)
         self.mixer = Mixer(
             "features",
             width,
@@ -43,7 +48,8 @@ class ICH(nn.Module):
         assert streams.frames is not None  # `PCMCI.uses_frames` says so
         weights = streams.weights
         if not self.frozen:
-            weights, _ = alignment(streams.text, streams.frames, self.config)
+            weights, error = alignment(streams.text, streams.frames, self.config)
+            self.marginal_error = torch.maximum(self.marginal_error, error.max())
         assert weights is not None  # PCMCI.forward sees to it
         h = proxy(weights, streams.frames)
         return dataclasses.replace(streams, text=self.norm(self.mixer(streams.text, h)))

@@ -1,6 +1,6 @@
 """The scores of the protocol: accuracy, average precision, co-prediction and ODD. numpy alone.
 
-`../shared/design/protocol.md` fixes the rules. Arrays are one row a video; scores are logits or
+docs/protocol.md states the rules. Arrays are one row a video; scores are logits or
 probabilities (any increasing function ranks alike). Every function raises ValueError for shapes
 that do not fit.
 """

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,12 @@ from pcmci.heads.config import (
     TransportConfig,
     configure,
     order_name,
+    parse_labels,
     parse_order,
 )
 from pcmci.heads.features import Features, open_features
 from pcmci.heads.frozen import frozen_weights
+from pcmci.heads.ich import ICH
 from pcmci.heads.metrics import coprediction
 from pcmci.heads.model import PCMCI, ich_is_frozen
 from pcmci.heads.predictions import LabelPredictions, Predictions
@@ -51,8 +54,11 @@ from pcmci.heads.splits import training_splits
 from pcmci.heads.training import History, build_model, fit, predict_logits
 
 RUN_FORMAT = 1
-BATCH = 32
-"""Videos of a forward pass in `Run.predict`."""
+VIDEOS_A_PASS = 32
+"""In `Run.predict`."""
+MARGINAL_ERROR = "transport marginal error"
+"""The worst of all plans of a run, relative."""
+
 HEADLINE = {"activity": "Acc", "steps": "mAP"}
 """The score that validation chooses by."""
 
@@ -107,7 +113,9 @@ class Run:
     ) -> dict[str, np.ndarray]:
         """Label set -> probabilities [m, N] of new videos: softmax over activities, a sigmoid a
         step. vlm: [m, L, D]. video: [m, Lv, Dv]."""
-        batches = list(zip(*(torch.from_numpy(x).split(BATCH) for x in (vlm, video)), strict=True))
+        batches = list(
+            zip(*(torch.from_numpy(x).split(VIDEOS_A_PASS) for x in (vlm, video)), strict=True)
+        )
         probabilities = {}
         for labels, model in self.models(device).items():
             with torch.inference_mode():
@@ -140,7 +148,7 @@ def train_heads(
     features are held in the same way (all in memory, or streamed through as much of it).
     """
     order = parse_order(order) if isinstance(order, str) else order
-    labels = tuple(labels.split(",")) if isinstance(labels, str) else labels
+    labels = parse_labels(labels) if isinstance(labels, str) else labels
     model_config, config = configure(order, labels or store.spec.label_sets, values)
     _check_labels(store, config.labels)
     on = choose_device(device)
@@ -159,8 +167,10 @@ def train_heads(
             shutil.rmtree(folder)
         try:
             partial.rename(folder)
-        except OSError:  # somebody else made the same run meanwhile
-            return _reused(folder, record["key"])
+        except OSError as error:
+            if folder.exists():  # somebody else made the same run meanwhile
+                return _reused(folder, record["key"])
+            raise PcmciError(f"{folder} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return load_run(folder)
@@ -265,7 +275,7 @@ class _Learner:
                 store, labels, self.model_config.transport, self.device, self.progress
             )
             weights = frozen.weights
-            info["transport marginal error"] = frozen.marginal_error
+            info[MARGINAL_ERROR] = frozen.marginal_error
         features = open_features(
             store, np.concatenate([train, readable]), weights, self.device, self.memory
         )
@@ -309,6 +319,9 @@ class _Learner:
             for split, value in seen.items():
                 board.add_scalar(f"{labels}/{HEADLINE[labels]} {split}", value, epoch)
         info |= self._facts(labels, model, features, history, len(train))
+        ich = dict(model.stages.items()).get("ich")
+        if isinstance(ich, ICH) and not ich.frozen:
+            info[MARGINAL_ERROR] = float(ich.marginal_error)
         info["seconds"] = time.perf_counter() - began
         logits = latest[history.chosen] if history.chosen in latest else predict()
         return model, self._label_predictions(labels, logits), info
@@ -323,18 +336,14 @@ class _Learner:
 
     def _label_predictions(self, labels: str, logits: np.ndarray) -> LabelPredictions:
         label_set = self.store.spec.labels(labels)
-        if labels == "activity":
-            target, q_train = self.store.activity, np.zeros((0, 0))
-        else:
-            target = self.store.steps
-            q_train = coprediction(target[self.splits == "train"])
+        target = self.store.activity if labels == "activity" else self.store.steps
         return LabelPredictions(
             names=label_set.names,
             background=label_set.background,
             unlabelled_last=label_set.unlabelled_last,
             logits=logits,
             target=target[self.scored],
-            q_train=q_train,
+            q_train=self.q_train if labels == "steps" else np.zeros((0, 0)),
         )
 
     def _predictions(self, labels: dict[str, LabelPredictions]) -> Predictions:
@@ -345,6 +354,11 @@ class _Learner:
             present=self.done[self.scored],
             labels=labels,
         )
+
+    @cached_property
+    def q_train(self) -> np.ndarray:
+        """[N, N] the co-prediction matrix of the training labels."""
+        return coprediction(self.store.steps[self.splits == "train"])
 
     def _headlines(self, labels: str, logits: np.ndarray) -> dict[str, float]:
         """split -> headline score, of validation and test: what is looked at while training."""
@@ -404,6 +418,7 @@ def _record(
         "model": dataclasses.asdict(model),
         "train": dataclasses.asdict(config),
         "precision": precision,
+        "device": device.type,
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {

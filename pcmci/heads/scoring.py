@@ -89,7 +89,7 @@ def _precision(part: LabelPredictions, rows: np.ndarray) -> Scores:
 
 
 def _densities(part: LabelPredictions, rows: np.ndarray, taus: Sequence[float]) -> Scores:
-    if len(part.names) < 2 or not rows.any():
+    if len(part.names) < 2 or not rows.any() or not taus:
         return {}
     q = coprediction(sigmoid(part.logits[rows]))
     q_true = coprediction(part.target[rows])

@@ -21,11 +21,17 @@ def training_splits(
     splits, groups: [n] str, see `pcmci.cache.schema.VideoTable`. activity: [n] int, -1 for none.
     share: of the training videos; 0 leaves the splits as they are.
     By the protocol: whole groups (Breakfast's persons) where videos share one, else stratified by
-    activity (COIN), else drawn (Charades). Raises UsageError where nothing would be left to train.
+    activity (COIN), else drawn (Charades). Raises UsageError where nothing would be left to train,
+    and where there is a `val` split already.
     """
     train = np.flatnonzero(splits == "train")
-    if share == 0 or (splits == "val").any():
+    if share == 0:
         return splits
+    if (splits == "val").any():
+        raise UsageError(
+            f"validation {share}: the data set has a val split of its own, which is used; leave "
+            "it at 0"
+        )
     rng = np.random.default_rng(CARVE_SEED)
     if len(set(groups[train])) < len(train):
         chosen = _whole_groups(train, groups[train], share, rng)

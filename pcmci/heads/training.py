@@ -127,7 +127,7 @@ def fit(
             optimiser.step()
             schedule.step()
             total += loss.detach() * len(batch.rows)
-        mean = float(total) / len(rows)  # the only wait for the device in an epoch
+        mean = float(total) / len(rows)
         if not math.isfinite(mean):
             raise DivergedError(epoch)
         history.loss.append(mean)

@@ -31,6 +31,24 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def heads_table(heads: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row a label set: what was trained, and which epoch was scored and why. The best-on-test
+    score is the best of the epochs that were looked at."""
+    table = Table(title="heads", title_justify="left")
+    for name in ("labels", "trained", "share %", "epoch", "chosen by", "best-on-test", "seconds"):
+        table.add_column(name, justify="left" if name in ("labels", "chosen by") else "right")
+    for labels, facts in heads.items():
+        best = facts["best-on-test"]
+        shown = (
+            f"{best['score']} {percent(best['value'])}, epoch {best['epoch']}" if best else NOTHING
+        )
+        table.add_row(
+            labels, f"{facts['trained parameters']:,}", percent(facts["trained share"]),
+            str(facts["chosen epoch"]), facts["chosen by"], shown, f"{facts['seconds']:.0f}",
+        )  # fmt: skip
+    return table
+
+
 def orders_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     """A row an order of stages: the headline scores of every split that was scored.
 
@@ -44,11 +62,12 @@ def orders_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
         for split in splits:
             table.add_column(f"{name}\n{split}", justify="right")
     table.add_column("ODD@0.6\ntest (truth)", justify="right")
+    table.add_column("coverage\ntest", justify="right")
     for order, scores in runs.items():
         cells = [percent(scores[split].get(name)) for name in headlines for split in splits]
         test = scores.get("test", {})
         odd = f"{percent(test.get('ODD@0.6'))} ({percent(test.get('ODD@0.6 truth'))})"
-        table.add_row(order, *cells, odd)
+        table.add_row(order, *cells, odd, percent(test.get("coverage")))
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,13 +54,24 @@ def load_video_encoder(
     Raises WeightsError for a name or a checkpoint that cannot be used, UsageError for a number of
     frames, a device or a precision that does not fit.
     """
-    from pcmci.extract.encoders.timesformer import load
+    family = VIDEO_FAMILIES.get(name.split("-")[0], VIDEO_FAMILIES["timesformer"])
+    load = import_module(family).load
+    encoder: TimeSformerEncoder = load(
+        name, weights, device=device, precision=precision, frames=frames
+    )
+    return encoder
 
-    return load(name, weights, device=device, precision=precision, frames=frames)
+
+VIDEO_FAMILIES = {
+    "timesformer": "pcmci.extract.encoders.timesformer",
+    "kitchen": "pcmci.extract.encoders.timesformer",
+}
+"""The module that loads a video encoder, by the first word of its name; a config's path is a
+TimeSformer's. A new encoder is one file and one line here."""
 
 
 ENCODERS: dict[str, Callable[..., Any]] = {
-    "clip": load_vlm,
-    "timesformer": load_video_encoder,
+    "vlm": load_vlm,
+    "video": load_video_encoder,
 }
-"""Every family of encoders: a new one is one file and one line here."""
+"""How to load each of the two features' encoders."""
