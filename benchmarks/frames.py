@@ -1,6 +1,6 @@
 """Claim: 16 exact frames of a long video cost a fraction of decoding it whole, with equal pixels.
 
-    python benchmarks/frames.py [--repeats 5]
+    python benchmarks/frames.py [--repeats 3]
 
 Draws and encodes its videos, then reads 16 frames of each in turn with `iter_frames` and with what
 a user would write instead, and prints the ratio of their times: the median over the repeats, ours
@@ -124,7 +124,7 @@ def seconds(function: Callable[[Path], list[np.ndarray]], path: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
     against = rivals()
     print(f"PyAV {av.__version__}, {os.cpu_count()} cores, median of {repeats} paired runs\n")

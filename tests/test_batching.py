@@ -44,7 +44,7 @@ def run(batch_clips, videos):
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 7))
 def test_every_video_gets_its_own_features_once(counts, batch_clips):
     videos = films(counts)
-    encoder, finished = run(batch_clips, videos)
+    _, finished = run(batch_clips, videos)
     assert sorted(row for row, _ in finished) == sorted(videos)
     for row, features in finished:
         expected = MeanEncoder().encode(torch.from_numpy(videos[row])).numpy()

@@ -147,9 +147,9 @@ def test_every_setting_is_tried_with_a_bad_value() -> None:
 
 
 def test_the_edges_are_allowed() -> None:
-    ModelConfig(dropout=0.0, mixer_noise=0, relations=1)
-    TrainConfig(warmup=0.0, weight_decay=0, validation=0, seed=2**32 - 1, lr=1)
-    TransportConfig(lam=1, max_iterations=1)
+    assert ModelConfig(dropout=0.0, mixer_noise=0, relations=1).relations == 1
+    assert TrainConfig(warmup=0.0, weight_decay=0, validation=0, seed=2**32 - 1, lr=1).lr == 1
+    assert TransportConfig(lam=1, max_iterations=1).lam == 1
 
 
 def test_a_label_set_is_learned_once() -> None:

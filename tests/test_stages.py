@@ -170,7 +170,7 @@ def test_residual_mixing_adds_x() -> None:
 
 
 def test_ich_is_its_equation_and_rewrites_the_text_alone(streams: Streams) -> None:
-    stage = ICH(D, PLAIN, frozen=True).double()
+    stage = ICH(D, N, PLAIN, frozen=True).double()
     after = stage(streams)
     h = torch.einsum("bnl,bld->bnd", streams.weights, streams.frames)
     both = torch.cat([streams.text.expand(B, N, D), h], dim=2)
@@ -179,7 +179,7 @@ def test_ich_is_its_equation_and_rewrites_the_text_alone(streams: Streams) -> No
 
 
 def test_ich_on_learned_streams_aligns_them_as_they_stand(streams: Streams) -> None:
-    stage = ICH(D, PLAIN, frozen=False).double()
+    stage = ICH(D, N, PLAIN, frozen=False).double()
     assert streams.frames is not None
     solved, _ = alignment(streams.text, streams.frames, PLAIN.transport)
     found = stage(streams).text  # the weights in the streams are others, and not looked at
@@ -197,7 +197,7 @@ def test_only_autodiff_lets_a_plan_teach_the_stage_before(streams: Streams, grad
         mixer_noise=0.0,
         transport=TransportConfig(refine="plan", gradient=gradient, temperature=1.0),
     )
-    stage = ICH(D, config, frozen=False).double()
+    stage = ICH(D, N, config, frozen=False).double()
     with torch.no_grad():
         stage.mixer.weight.copy_(stage.mixer.weight.roll(D, 0))  # [0; I]: H alone passes
     text = streams.text.clone().requires_grad_()
@@ -245,7 +245,7 @@ def test_ivc_does_not_know_the_order_of_the_tokens(streams: Streams) -> None:
 
 
 STAGES = {
-    "ich": lambda config: ICH(D, config, frozen=True),
+    "ich": lambda config: ICH(D, N, config, frozen=True),
     "ici": lambda config: ICI(D, N, config),
     "ivc": lambda config: IVC(D, N, config),
 }

@@ -59,7 +59,7 @@ class Hdf5Chunks:
         early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         try:
-            with h5py.File(path, "x") as file:
+            with h5py.File(path, "x", libver="v110") as file:
                 for array, layout in layouts.items():
                     file.create_dataset(
                         array,
@@ -102,7 +102,7 @@ class Hdf5Chunks:
 
     def sync(self) -> None:
         with writing(self.path):
-            os.fdatasync(self._file)
+            os.fsync(self._file)
 
     def leftovers(self) -> list[Path]:
         return []

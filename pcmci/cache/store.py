@@ -187,7 +187,7 @@ class Store:
         rows: slice | np.ndarray | Sequence[int] | None = None,
         view: int | None = None,
     ) -> np.ndarray:
-        """Features in float16, every chunk checked against its checksum.
+        """Features in float16, every video checked against its checksum.
 
         array: `vlm` or `video`. rows: a slice, indices in any order or a mask; default: all.
         Returns [m, views, L, D], or [m, L, D] of one view. A video that is not done is NaN; one
@@ -337,6 +337,8 @@ def _check_parts(spec: StoreSpec, table: VideoTable, text: Mapping[str, np.ndarr
     if set(text) != set(spec.label_sets):
         raise StoreError(f"text is of {sorted(text)}, the spec has {list(spec.label_sets)}")
     for name, array in text.items():
+        if not len(spec.labels(name)):
+            raise StoreError(f"the label set {name} has no labels: leave it out")
         expected = (len(spec.labels(name)), spec.vlm.width)
         if array.shape != expected or not np.isfinite(array).all():
             raise StoreError(

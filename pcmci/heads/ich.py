@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pcmci.heads.config import ModelConfig
-from pcmci.heads.mixing import Mixer
+from pcmci.heads.mixing import stage_mixer
 from pcmci.heads.streams import Streams
 from pcmci.heads.transport import alignment
 
@@ -31,17 +31,12 @@ class ICH(nn.Module):
 
     marginal_error: Tensor
 
-    def __init__(self, width: int, config: ModelConfig, *, frozen: bool) -> None:
+    def __init__(self, width: int, n_labels: int, config: ModelConfig, *, frozen: bool) -> None:
         super().__init__()
         self.config = config.transport
         self.frozen = frozen
         self.register_buffer("marginal_error", torch.zeros(()), persistent=False)
-        self.mixer = Mixer(
-            "features",
-            width,
-            noise=config.mixer_noise,
-            residual=config.mixing == "residual",
-        )
+        self.mixer = stage_mixer("features", width, n_labels, config)
         self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
 
     def forward(self, streams: Streams) -> Streams:

@@ -7,7 +7,7 @@ import dataclasses
 from torch import nn
 
 from pcmci.heads.config import ModelConfig
-from pcmci.heads.mixing import Mixer
+from pcmci.heads.mixing import stage_mixer
 from pcmci.heads.relations import Relations
 from pcmci.heads.streams import Streams
 
@@ -18,13 +18,7 @@ class ICI(nn.Module):
     def __init__(self, width: int, n_labels: int, config: ModelConfig) -> None:
         super().__init__()
         self.relations = Relations(width, config.relations)
-        features = config.mixing == "feature"
-        self.mixer = Mixer(
-            "features" if features else "labels",
-            width if features else n_labels,
-            noise=config.mixer_noise,
-            residual=config.mixing == "residual",
-        )
+        self.mixer = stage_mixer("labels", width, n_labels, config)
         self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
 
     def forward(self, streams: Streams) -> Streams:

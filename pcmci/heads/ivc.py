@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pcmci.heads.config import ModelConfig
-from pcmci.heads.mixing import Mixer
+from pcmci.heads.mixing import stage_mixer
 from pcmci.heads.relations import Relations
 from pcmci.heads.streams import Streams
 
@@ -31,13 +31,7 @@ class IVC(nn.Module):
         self.relations = Relations(width, config.relations)
         self.w_q = nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, width)))
         self.w_k = nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, width)))
-        features = config.mixing == "feature"
-        self.mixer = Mixer(
-            "features" if features else "labels",
-            width if features else n_labels,
-            noise=config.mixer_noise,
-            residual=config.mixing == "residual",
-        )
+        self.mixer = stage_mixer("labels", width, n_labels, config)
         self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
 
     def forward(self, streams: Streams) -> Streams:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pcmci.heads.config import ModelConfig
+
 
 def mix_features(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     """[X, Y] W with X and Y side by side along the feature axis.
@@ -27,6 +29,17 @@ def mix_labels(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     """
     upper, lower = weight.chunk(2)
     return upper.mT @ x + lower.mT @ y
+
+
+def stage_mixer(axis: str, width: int, n_labels: int, config: ModelConfig) -> Mixer:
+    """The mixer of a stage along the paper's `axis`, or as `config.mixing` has it otherwise."""
+    axis = "features" if config.mixing == "feature" else axis
+    return Mixer(
+        axis,
+        width if axis == "features" else n_labels,
+        noise=config.mixer_noise,
+        residual=config.mixing == "residual",
+    )
 
 
 class Mixer(nn.Module):

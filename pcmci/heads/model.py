@@ -29,7 +29,7 @@ def ich_is_frozen(config: ModelConfig) -> bool:
 
 
 STAGE_MAKERS: dict[str, StageMaker] = {
-    "ich": lambda width, n, config: ICH(width, config, frozen=ich_is_frozen(config)),
+    "ich": lambda width, n, config: ICH(width, n, config, frozen=ich_is_frozen(config)),
     "ici": ICI,
     "ivc": IVC,
 }

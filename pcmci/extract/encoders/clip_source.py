@@ -90,8 +90,7 @@ class ClipSource:
 def clip_source(name: str, weights: str) -> ClipSource:
     """Raises WeightsError for a name that stands for nothing, or not for these weights."""
     if name == SHIPPED:
-        own = SHIPPED_FOLDER / "clip.safetensors"
-        return _configured(name, SHIPPED_FOLDER / "clip.json", lambda: own)
+        return _configured(name, SHIPPED_FOLDER / "clip.json", None)
     if name.startswith(HUB):
         return _on_hub(name)
     if name.startswith(FOLDER):

@@ -14,13 +14,7 @@ import torch
 
 from pcmci.errors import WeightsError
 from pcmci.extract.encoders.timesformer_config import TimeSformerConfig, read_config
-from pcmci.extract.encoders.weights import (
-    SHIPPED,
-    SHIPPED_FOLDER,
-    SUFFIXES,
-    downloading,
-    read_tensors,
-)
+from pcmci.extract.encoders.weights import SUFFIXES, downloading, read_tensors
 
 State = dict[str, torch.Tensor]
 
@@ -58,8 +52,6 @@ def read_state(weights: str, name: str, config: TimeSformerConfig) -> State:
     Raises WeightsError where there is none, or its config is not the named model's.
     """
     path = Path(weights)
-    if name == SHIPPED and weights == "own":
-        path = SHIPPED_FOLDER / "timesformer.safetensors"
     if path.is_dir():
         file, described_by = _in_folder(path)
     elif path.exists() or path.suffix in SUFFIXES:

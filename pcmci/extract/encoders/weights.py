@@ -20,7 +20,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".pyth", ".bin")
 """The checkpoint files that can be read."""
 
 SHIPPED = "kitchen"
-"""The name of the tiny encoders that come with the package, whose weights are called `own`."""
+"""The name of the tiny encoders whose configs come with the package; their weights do not yet."""
 
 SHIPPED_FOLDER = Path(__file__).parent / SHIPPED
 
