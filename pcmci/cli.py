@@ -373,7 +373,9 @@ def kitchen(
 
     given = {name: value for name, value in (("h", h), ("i", i), ("c", c)) if value is not None}
     write_world(out, videos, seed, Knobs(**given), workers=workers or None)
-    print(f"{out}\nnext: pcmci extract --dataset kitchen --videos {out}/videos --annotations {out}")
+    tiny = "--vlm kitchen --vlm-weights random:0 --video-encoder kitchen --video-weights random:0"
+    place = f"--videos {out / 'videos'} --annotations {out}"
+    print(f"{out}\nnext: pcmci extract --dataset kitchen {place} {tiny}")
 
 
 @app.command()
@@ -392,7 +394,10 @@ def demo(
 
     runs = run_demo(out, videos=videos, epochs=epochs)
     show(orders_table({order: run.metrics for order, run in runs.items()}))
-    print(f"\nwhat the columns mean: README.md. next: {next_command(out)}")
+    print(
+        "The encoders' weights are random: these scores show the way, and say nothing of the "
+        f"method.\nWhat the columns mean: docs/protocol.md\nnext: {next_command(out, sys.argv[0])}"
+    )
 
 
 @store_app.command("info")

@@ -43,11 +43,11 @@ def demo(out: Path, *, videos: int, epochs: int) -> dict[str, Run]:
         }
 
 
-def next_command(out: Path) -> str:
+def next_command(out: Path, program: str = "pcmci") -> str:
     """What somebody who liked the demo would type."""
     return shlex.join(
         [
-            "pcmci", "train-heads",
+            program, "train-heads",
             "--features", str(out / "features" / "kitchen.zarr"),
             "--order", "ivc,ich,ici",
             "--out", str(out / "runs"),

@@ -16,6 +16,8 @@ import av
 import numpy as np
 import pytest
 
+pytest.register_assert_rewrite("store_contract")
+
 from pcmci import cli
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -570,18 +570,21 @@ class StoreContract:
     def test_a_forked_child_does_not_keep_the_lock(self, path):
         """A killed extraction may leave a decoding process behind."""
         self.create(path)
-        receive, send = os.pipe()
+        go_on, let_go = os.pipe()
+        is_there, say_so = os.pipe()
         child = os.fork()
         if not child:
-            os.close(send)
+            os.close(let_go)
             held = StoreWriter(path)
             if not os.fork():
-                os.read(receive, 1)  # until the test closes its end
+                os.write(say_so, b"!")
+                os.read(go_on, 1)  # until the test closes its end
             os._exit(held is None)
-        os.close(receive)
+        os.read(is_there, 1)
         os.waitpid(child, 0)
         StoreWriter(path).close()
-        os.close(send)
+        for end in (go_on, let_go, is_there, say_so):
+            os.close(end)
 
     def test_a_folder_that_cannot_be_written_is_read(self, path, monkeypatch):
         self.create(path)

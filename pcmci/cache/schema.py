@@ -161,7 +161,7 @@ class StoreSpec:
         """Raises StoreError for a store of a newer format, or a text that is no spec."""
         try:
             raw = json.loads(text)
-            version = raw["format_version"]
+            version = int(raw["format_version"])
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"the store's spec cannot be read: {error}") from error
         if version > FORMAT_VERSION:

@@ -18,10 +18,10 @@ class ExtractConfig:
 
     frames: int = _option(16, "Frames a video, spread uniformly.")
     views: int = _option(1, "Temporally shifted samplings a video; view 0 is the uniform one.")
-    vlm: str = _option("ViT-B-16-quickgelu", "An open_clip model, or its JSON config.")
+    vlm: str = _option("ViT-B-16-quickgelu", "An open_clip model, kitchen, or a JSON config.")
     vlm_weights: str = _option("openai", "An open_clip tag, a local file, or random:SEED.")
     video_encoder: str = _option(
-        "timesformer-base", "timesformer-base, -hr, -long, -tiny, or a JSON config."
+        "timesformer-base", "timesformer-base, -hr, -long, -tiny, kitchen, or a JSON config."
     )
     video_weights: str = _option(
         "facebook/timesformer-base-finetuned-k400",

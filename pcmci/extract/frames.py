@@ -66,8 +66,8 @@ def iter_frames(path: Path | str, frames: int = 16, views: int = 1) -> Iterator[
     places are right once the iteration has ended without an error.
 
     Raises UsageError as `sample_indices` does, and VideoError with the reason for everything
-    that is wrong with the file. No frame is a guess: each is, pixel by pixel, what decoding the
-    whole file gives.
+    that is wrong with the file, as far as container and codec can tell. No frame is a guess: each
+    is, pixel by pixel, what decoding the whole file gives.
     """
     return FrameReader(path).read(lambda count: sample_indices(count, frames, views).ravel())
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from pcmci.cache.chunks import file_format
 from pcmci.cache.schema import Sampling, Status, StoreSpec
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.writer import StoreWriter
@@ -124,6 +125,7 @@ def extract(
     """
     config = config or ExtractConfig()
     out = Path(out)
+    file_format(out)  # a name of no known format is refused before anything is loaded
     encoders = Encoders.load(config)
     spec = make_spec(dataset, config, encoders)
     if overwrite or not out.exists():
