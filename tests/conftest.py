@@ -16,9 +16,9 @@ import av
 import numpy as np
 import pytest
 
-pytest.register_assert_rewrite("store_contract")
-
 from pcmci import cli
+
+pytest.register_assert_rewrite("store_contract")
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
