@@ -58,6 +58,10 @@ def main() -> NoReturn:
     except PcmciError as error:
         print(f"pcmci: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:  # a full disk, a vanished mount: the machine's fault, not a bug's
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"pcmci: {where}{error.strerror or error}", file=sys.stderr)
+        raise SystemExit(1) from None
     raise SystemExit(0)
 
 

@@ -40,6 +40,16 @@ def test_the_readme_lists_every_command(words, request):
     assert f"`pcmci {' '.join(words)}" in readme
 
 
+def test_a_full_disk_is_one_line_and_exit_code_1(pcmci, monkeypatch):
+    def full(text):
+        raise OSError(28, "No space left on device", "runs/x")
+
+    monkeypatch.setattr("pcmci.cli.parse_order", full)
+    answer = pcmci("train-heads")
+    assert answer.code == 1
+    assert answer.err == "pcmci: runs/x: No space left on device\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
