@@ -1,6 +1,8 @@
 """Train the kitchen world's tiny CLIP, by contrast, on frames and captions of its pretraining.
 
-    python training/kitchen_clip.py            # about 20 minutes on 2 cores
+    python training/kitchen_clip.py            # --minutes of training, 15 by default
+
+It has been run for a few dozen steps only; no weights ship yet, and its quality is not known.
 
 What it hallucinates it learned here: in the pretraining videos the companions come with the
 activities (H), and partners are spoken of alike (I). Nothing else puts it there. Writes

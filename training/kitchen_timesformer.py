@@ -1,6 +1,8 @@
 """Train the kitchen world's tiny TimeSformer on clips of single atomic actions: its Kinetics.
 
-    python training/kitchen_timesformer.py     # about 25 minutes on 2 cores
+    python training/kitchen_timesformer.py     # --minutes of training, 20 by default
+
+It has been run for a few dozen steps only; no weights ship yet, and its quality is not known.
 
 Other persons in other kitchens than any video of the world, and no confounder holds. Trained with
 `transformers` (the `test` extra), whose layout our loader reads. Writes `timesformer.json`,
