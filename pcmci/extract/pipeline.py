@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from pcmci.cache.chunks import file_format
-from pcmci.cache.schema import Sampling, Status, StoreSpec
+from pcmci.cache.schema import Sampling, Status, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.writer import StoreWriter
 from pcmci.device import choose_device, choose_precision
@@ -127,13 +127,14 @@ def extract(
     out = Path(out)
     file_format(out)  # a name of no known format is refused before anything is loaded
     encoders = Encoders.load(config)
-    spec = make_spec(dataset, config, encoders)
+    table = video_table(dataset)
+    spec = make_spec(dataset, table, config, encoders)
     if overwrite or not out.exists():
         text = {
             labels: encoders.vlm.encode_text(spec.labels(labels).prompts)
             for labels in spec.label_sets
         }
-        create_store(out, spec, video_table(dataset), text, overwrite=overwrite)
+        create_store(out, spec, table, text, overwrite=overwrite)
     else:
         with open_store(out) as store:
             store.check_spec(spec)
@@ -141,7 +142,9 @@ def extract(
         return _Extraction(dataset, config, encoders, writer, progress).run(retry_failed)
 
 
-def make_spec(dataset: Dataset, config: ExtractConfig, encoders: Encoders) -> StoreSpec:
+def make_spec(
+    dataset: Dataset, table: VideoTable, config: ExtractConfig, encoders: Encoders
+) -> StoreSpec:
     """Everything that the features will depend on."""
     return StoreSpec(
         dataset=dataset.name,
@@ -152,7 +155,7 @@ def make_spec(dataset: Dataset, config: ExtractConfig, encoders: Encoders) -> St
         video=encoders.video.spec,
         precision=encoders.precision,
         libraries=library_versions(),
-        videos_sha256=video_table(dataset).digest(),
+        videos_sha256=table.digest(),
     )
 
 

@@ -120,8 +120,8 @@ class Run:
         for labels, model in self.models(device).items():
             with torch.inference_mode():
                 logits = torch.cat([model(*(x.float().to(device) for x in b)) for b in batches])
-            chosen = logits.softmax(-1) if labels == "activity" else logits.sigmoid()
-            probabilities[labels] = chosen.cpu().numpy()
+            chosen = softmax if labels == "activity" else sigmoid
+            probabilities[labels] = chosen(logits.cpu().numpy())
         return probabilities
 
 
