@@ -308,6 +308,17 @@ def test_the_side_moves_the_person_and_nothing_else():
             assert not (changed & ~moving).any()
 
 
+def test_what_is_covered_cannot_be_seen():
+    for number in (0, 5, 9):
+        scene = draw_scene(0, "test", number, NEVER)
+        film = Film(scene)
+        for t in moments(scene, 5):
+            hidden, things = film.covered(t), film.region(t, THINGS)
+            assert (hidden[things] == 128).all()
+            changed = (hidden != film.frame(t)).any(-1)
+            assert not changed[~things].any() or changed.sum() < 0.6 * changed.size
+
+
 # --- files --------------------------------------------------------------------------------------
 
 
@@ -481,13 +492,20 @@ def test_partners_are_spoken_of_alike():
 def test_clips_show_one_action_and_are_drawn_again_alike():
     labels = set()
     for number in range(60):
-        frames, label = action_clip(number)
-        assert frames.shape == (8, 96, 96, 3)
-        labels.add(CLIP_LABELS[label])
+        clip = action_clip(number)
+        assert clip.frames.shape == (8, 96, 96, 3)
+        assert clip.action in ACTIONS
+        label = CLIP_LABELS[clip.label]
+        assert label in (HELD, clip.action)
+        labels.add(label)
         if number < 5:
-            again, same = action_clip(number)
-            assert same == label
-            assert (again == frames).all()
-        if CLIP_LABELS[label] != HELD:
-            assert (frames != frames[:1]).any()
+            again = action_clip(number)
+            assert (again.label, again.action, again.station) == (
+                clip.label,
+                clip.action,
+                clip.station,
+            )
+            assert (again.frames == clip.frames).all()
+        if label != HELD:
+            assert (clip.frames != clip.frames[:1]).any()
     assert len(labels) > 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,20 +13,43 @@ def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+SHIPPED = "kitchen"
+"""The name of the tiny encoders that come with the package, and of the world they are made for."""
+
+OWN = "own"
+"""The weights that a model brings along."""
+
+AUTO = "auto"
+
+DEFAULT_VLM = ("ViT-B-16-quickgelu", "openai")
+DEFAULT_VIDEO_ENCODER = ("timesformer-base", "facebook/timesformer-base-finetuned-k400")
+
+
 @dataclass(frozen=True)
 class ExtractConfig:
     """What is computed (frames to precision, all of it part of the store's spec) and how."""
 
     frames: int = _option(16, "Frames a video, spread uniformly.")
     views: int = _option(1, "Temporally shifted samplings a video; view 0 is the uniform one.")
-    vlm: str = _option("ViT-B-16-quickgelu", "An open_clip model, kitchen, or a JSON config.")
-    vlm_weights: str = _option("openai", "An open_clip tag, a local file, or random:SEED.")
+    vlm: str = _option(
+        AUTO,
+        f"An open_clip model, kitchen, or a JSON config; auto: {DEFAULT_VLM[0]}, and the tiny "
+        "kitchen for the kitchen world.",
+    )
+    vlm_weights: str = _option(
+        AUTO,
+        "An open_clip tag, a local file, own (what the model brings along), or random:SEED; "
+        f"auto: own for kitchen, else {DEFAULT_VLM[1]}.",
+    )
     video_encoder: str = _option(
-        "timesformer-base", "timesformer-base, -hr, -long, -tiny, kitchen, or a JSON config."
+        AUTO,
+        "timesformer-base, -hr, -long, -tiny, kitchen, or a JSON config; auto: "
+        f"{DEFAULT_VIDEO_ENCODER[0]}, and kitchen for the kitchen world.",
     )
     video_weights: str = _option(
-        "facebook/timesformer-base-finetuned-k400",
-        "A hub id, a local folder, the authors' .pyth file, or random:SEED.",
+        AUTO,
+        "A hub id, a local folder, the authors' .pyth file, own, or random:SEED; auto: own for "
+        f"kitchen, else {DEFAULT_VIDEO_ENCODER[1]}.",
     )
     precision: str = _option("auto", "fp32, bf16, or auto: bf16 on CUDA.")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
@@ -42,3 +66,21 @@ class ExtractConfig:
             value = getattr(self, name)
             if value < least:
                 raise UsageError(f"--{name.replace('_', '-')} {value} must be at least {least}")
+
+    def resolved(self, dataset: str) -> ExtractConfig:
+        """The same with both encoders spelled out: what `auto` stands for on a data set."""
+        vlm = _chosen(self.vlm, self.vlm_weights, DEFAULT_VLM, dataset)
+        video = _chosen(self.video_encoder, self.video_weights, DEFAULT_VIDEO_ENCODER, dataset)
+        return dataclasses.replace(
+            self,
+            vlm=vlm[0], vlm_weights=vlm[1], video_encoder=video[0], video_weights=video[1],
+        )  # fmt: skip
+
+
+def _chosen(name: str, weights: str, default: tuple[str, str], dataset: str) -> tuple[str, str]:
+    """A model and its weights, neither of them `auto`."""
+    if name == AUTO:
+        name = SHIPPED if dataset == SHIPPED else default[0]
+    if weights == AUTO:
+        weights = OWN if name == SHIPPED else default[1]
+    return name, weights

@@ -123,7 +123,7 @@ def extract(
     Raises SpecMismatch where the store was made with other settings, StoppedError after SIGINT or
     SIGTERM (everything encoded by then is stored).
     """
-    config = config or ExtractConfig()
+    config = (config or ExtractConfig()).resolved(dataset.name)
     out = Path(out)
     file_format(out)  # a name of no known format is refused before anything is loaded
     encoders = Encoders.load(config)

@@ -29,17 +29,29 @@ def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
     the curve, as in scikit-learn, so that the result does not depend on their order.
     NaN where nothing is positive.
     """
-    _same_length(scores, positive)
-    positive = positive.astype(bool)
-    total = int(positive.sum())
-    if total == 0:
-        return float("nan")
+    return float(weighted_average_precision(scores, positive, np.ones((1, len(scores))))[0])
+
+
+def weighted_average_precision(
+    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """[R] the average precision of one class where video v counts weights[r, v] times.
+
+    scores, positive: [n], as for `average_precision`. weights: [R, n], 0 or more. NaN where no
+    positive video has a weight.
+    """
+    _same_length(scores, positive, weights.T)
     ranked = np.argsort(-scores, kind="stable")
-    scores, hits = scores[ranked], positive[ranked].cumsum(dtype=np.float64)
+    scores, weights = scores[ranked], weights[:, ranked].astype(np.float64)
+    if not len(scores):
+        return np.full(len(weights), np.nan)
     last_of_tie = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-    hits = hits[last_of_tie]
-    precision = hits / (last_of_tie + 1)
-    return float(np.sum(np.diff(hits, prepend=0.0) * precision) / total)
+    seen = weights.cumsum(1)[:, last_of_tie]
+    hits = (weights * positive.astype(bool)[ranked]).cumsum(1)[:, last_of_tie]
+    precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+    gained = np.sum(np.diff(hits, axis=1, prepend=0.0) * precision, axis=1)
+    total = hits[:, -1]
+    return np.divide(gained, total, out=np.full_like(gained, np.nan), where=total > 0)
 
 
 def class_average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -77,14 +89,16 @@ def mean_average_precision(
     return result
 
 
-def coprediction(probabilities: np.ndarray) -> np.ndarray:
+def coprediction(probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Q [N, N] (eq. 12): Q_ij = P(action_i | action_j) = sum_v p_vi p_vj / sum_v p_vj.
 
     probabilities: [n, N] predicted (soft), or 0 and 1 (hard predictions, ground truth).
+    weights: [n], how often each video counts; once by default.
     NaN in the columns of actions that are never predicted.
     """
     p = probabilities.astype(np.float64)
-    joint, marginal = p.T @ p, p.sum(0)
+    weighted = p if weights is None else p * weights[:, None]
+    joint, marginal = p.T @ weighted, weighted.sum(0)
     return np.divide(joint, marginal, out=np.full_like(joint, np.nan), where=marginal > 0)
 
 

@@ -1,6 +1,6 @@
 """The kitchen world: videos drawn by the program, whose causes are known.
 
-    write_world(Path("data/kitchen"), videos=600, knobs=Knobs(h=0.8, i=0.8, c=0.8))
+    write_world(Path("data/kitchen"), videos=600, knobs=Knobs(h=0.9, i=0.9, c=0.9))
 
 actions.py    the atomic actions: a motion with a tool
 grammar.py    the activities: grammars over them

@@ -130,9 +130,9 @@ class Knobs:
     Raises UsageError for anything outside [0, 1].
     """
 
-    h: float = 0.8
-    i: float = 0.8
-    c: float = 0.8
+    h: float = 0.9
+    i: float = 0.9
+    c: float = 0.9
 
     def __post_init__(self) -> None:
         for knob in fields(self):
@@ -196,7 +196,7 @@ class Looks:
 class Scene:
     """Everything that a video shows; `film.Film` draws it.
 
-    companion: H. pictures: I, one a step. looks: C.
+    companion: H. pictures: I, one a step; None: the tablet is off. looks: C.
     """
 
     activity: str
@@ -205,7 +205,7 @@ class Scene:
     kitchen: Kitchen
     camera: Camera
     companion: str | None
-    pictures: tuple[str, ...]
+    pictures: tuple[str | None, ...]
     looks: Looks
 
     @property

@@ -28,6 +28,8 @@ SIZE = 96
 ROOM, COMPANION, TABLET, PERSON, THINGS = range(5)
 """Whose a pixel is: the room's, H's, I's, the person's, or that of the things worked with."""
 
+GREY = 128
+
 SIDE = {"left": 92, "right": 132}
 """Where the person stands, in stage columns."""
 
@@ -97,6 +99,17 @@ class Film:
         """[96, 96] bool: the pixels of frame t that show a colour of palette.py in any shade."""
         plane, _ = self._whole(t)
         return self._seen(np.isin(plane, [INDEX[colour + shade] for shade in SHADES]))
+
+    def covered(self, t: int) -> np.ndarray:
+        """[96, 96, 3] uint8: frame t with a grey box over the things worked with and the hands on
+        them, so that the activity cannot be seen; a companion inside the box stays in sight."""
+        picture, seen = self.frame(t), np.argwhere(self.region(t, THINGS))
+        if len(seen):
+            (top, left), (bottom, right) = seen.min(0), seen.max(0) + 1
+            box = np.zeros((SIZE, SIZE), dtype=bool)
+            box[top:bottom, left:right] = True
+            picture[box & ~self.region(t, COMPANION)] = GREY
+        return picture
 
     def _whole(self, t: int) -> tuple[np.ndarray, np.ndarray]:
         """The stage at frame t, and whose each of its pixels is."""
@@ -179,8 +192,10 @@ class Film:
         scene, step, hand = self.scene, self.scene.steps[index], self._hand
         person, companion = scene.person, scene.companion
         canvas.paint(ROOM, "iron", _TABLET_FRAME)
-        canvas.paint(TABLET, "screen", TABLET_BOX)
-        canvas.part(TABLET_BOX).stamp(TABLET, things.icon(scene.pictures[index]), 20, 20)
+        picture = scene.pictures[index]
+        canvas.paint(TABLET, "screen" if picture else "ink", TABLET_BOX)
+        if picture:
+            canvas.part(TABLET_BOX).stamp(TABLET, things.icon(picture), 20, 20)
         if companion in _ON_THE_WALL:
             canvas.stamp(COMPANION, things.companion(companion), *_ON_THE_WALL[companion])
         behind = canvas.above(COUNTER_EDGE)

@@ -2,8 +2,9 @@
 
 `captioned_frames` is the VLM's pretraining distribution, in which H and I hold (causal.py says
 how) and C does not. `action_clip` is the video encoder's Kinetics: short clips of one atomic
-action each, in which nothing holds. Both are functions of a number, so that any process can draw
-any part of an endless training set.
+action each: looks go with nothing, there is no companion, and the tablet is off, so that the encoder never
+learned to look past what it did not see. Both are functions of a number, so that any process can
+draw any part of an endless training set.
 """
 
 from __future__ import annotations
@@ -44,6 +45,20 @@ CLIP_LABELS = (*ACTIONS, HELD)
 
 
 @dataclass(frozen=True)
+class ActionClip:
+    """A short clip of one atomic action.
+
+    frames: [F, 96, 96, 3] uint8. label: index into CLIP_LABELS.
+    action, station: whose tool is in the hand, and where, also in a clip in which it is only held.
+    """
+
+    frames: np.ndarray
+    label: int
+    action: str
+    station: str
+
+
+@dataclass(frozen=True)
 class CaptionedFrames:
     """Frames of one pretraining video with what is said of each.
 
@@ -81,12 +96,11 @@ def captioned_frames(
 
 def action_clip(
     number: int, frames: int = 8, seed: int = 0, strides: tuple[int, int] = (1, 14)
-) -> tuple[np.ndarray, int]:
-    """The `number`-th clip of one atomic action and its label.
+) -> ActionClip:
+    """The `number`-th clip of one atomic action.
 
     strides: the frames (at 10 a second) between two of the clip, fewest and most, drawn a clip:
         an encoder that sees 16 frames of a whole video sees them a second or two apart.
-    Returns [frames, 96, 96, 3] uint8 and the index into CLIP_LABELS.
     """
     rng = stream(seed, "clips", number, "clip")
     action, held = pick(tuple(ACTIONS), rng), rng.random() < HELD_SHARE
@@ -102,11 +116,12 @@ def action_clip(
     last = max(steps[at].last, steps[at].first + span + 2 * REACHING - 1)
     steps = (*steps[:at], replace(steps[at], last=last, done=not held))
     scene = draw_scene(seed, "clips", number, Knobs(0, 0, 0))
-    pictures = tuple(pick(tuple(ACTIONS), rng) for _ in steps)
-    film = Film(replace(scene, activity=activity, steps=steps, pictures=pictures))
+    bare = replace(scene, companion=None, pictures=(None,) * len(steps))
+    film = Film(replace(bare, activity=activity, steps=steps))
     start = steps[at].first + int(rng.random() * (last - steps[at].first + 1 - span + 1))
     label = CLIP_LABELS.index(HELD if held else action)
-    return film.frames(range(start, start + span, stride)), label
+    shown = film.frames(range(start, start + span, stride))
+    return ActionClip(shown, label, action, steps[at].station)
 
 
 def _said(label: str, partners: dict[str, str], eta: float, rng: np.random.Generator) -> str:

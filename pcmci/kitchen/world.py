@@ -37,8 +37,9 @@ STEP_TEMPLATE = "a person doing: {}"
 
 SPEC, UNFINISHED = "world.json", "world.unfinished.json"
 
-ENCODING = {"preset": "veryfast", "crf": "32", "threads": "1"}
-"""x264's settings. One thread: with several its bits depend on the machine."""
+ENCODING = {"preset": "veryfast", "crf": "35", "mbtree": "0", "threads": "1"}
+"""x264's settings. One thread: with several its bits depend on the machine. Without its
+macroblock tree: with it they depend on what lay in memory before."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,25 @@ NOTHING = "–"
 def percent(value: float | None) -> str:
     """`0.9746` as `97.46`; a dash for an undefined score."""
     return NOTHING if value is None else f"{100 * value:.2f}"
+
+
+class Bounds(Protocol):
+    """An estimate with its interval, as fractions."""
+
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def low(self) -> float: ...
+
+    @property
+    def high(self) -> float: ...
+
+
+def signed(interval: Bounds) -> str:
+    """`+1.20, -0.31 to 2.70` in percent."""
+    value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
+    return f"{value:+.2f}, {low:.2f} to {high:.2f}"
 
 
 def score_table(scores: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -49,25 +68,29 @@ def heads_table(heads: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def orders_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """A row an order of stages: the headline scores of every split that was scored.
+def orders_table(
+    scores: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    name: str,
+    against: Mapping[str, Mapping[str, Bounds]] | None = None,
+) -> Table:
+    """A row an order of stages, a column a split: one score, and how it differs from a reference.
 
-    runs: order -> split -> scores.
+    scores: order -> split -> name -> value. against: order -> split -> the difference; an order
+    that is not in it is the reference. Splits that chose (`val`) are left out.
     """
-    splits = list(dict.fromkeys(split for scores in runs.values() for split in scores))
-    headlines = [n for n in ("Acc", "mAP") if any(n in s[x] for s in runs.values() for x in s)]
-    table = Table(title="orders of stages (percent)", title_justify="left")
+    splits = [s for s in dict.fromkeys(x for by in scores.values() for x in by) if s != "val"]
+    table = Table(title=f"{name} (percent)", title_justify="left")
     table.add_column("order")
-    for name in headlines:
+    for split in splits:
+        table.add_column(split, justify="right")
+    for order, by_split in scores.items():
+        cells = []
         for split in splits:
-            table.add_column(f"{name}\n{split}", justify="right")
-    table.add_column("ODD@0.6\ntest (truth)", justify="right")
-    table.add_column("coverage\ntest", justify="right")
-    for order, scores in runs.items():
-        cells = [percent(scores[split].get(name)) for name in headlines for split in splits]
-        test = scores.get("test", {})
-        odd = f"{percent(test.get('ODD@0.6'))} ({percent(test.get('ODD@0.6 truth'))})"
-        table.add_row(order, *cells, odd, percent(test.get("coverage")))
+            cell = percent(by_split[split].get(name))
+            if against and order in against:
+                cell += f"\n{signed(against[order][split])}"
+            cells.append(cell)
+        table.add_row(order, *cells)
     return table
 
 

@@ -21,10 +21,10 @@ def load_vlm(
 ) -> ClipEncoder:
     """The vision-language model: frame embeddings, and text embeddings of the label prompts.
 
-    name: an open_clip model (`ViT-B-16-quickgelu`), `hf-hub:ORG/REPO`, `local-dir:FOLDER`, or the
-        path of an open_clip JSON config.
+    name: an open_clip model (`ViT-B-16-quickgelu`), `hf-hub:ORG/REPO`, `local-dir:FOLDER`, the
+        path of an open_clip JSON config, or `kitchen`, which comes with the package.
     weights: a pretrained tag (`openai`), a local checkpoint, `random:SEED`, or `own` for what
-        `hf-hub:` and `local-dir:` models bring along.
+        `kitchen`, `hf-hub:` and `local-dir:` models bring along.
     frames: L, frames a view.
 
     Raises WeightsError for a name, a tag or a checkpoint that cannot be used, UsageError for a
@@ -45,10 +45,11 @@ def load_video_encoder(
 ) -> TimeSformerEncoder:
     """The video encoder that never saw the VLM: one vector a frame, each aware of its clip.
 
-    name: `timesformer-base`, `-hr`, `-long` or `-tiny`, or the path of a JSON config in the layout
-        of Hugging Face's `config.json`.
+    name: `timesformer-base`, `-hr`, `-long` or `-tiny`, the path of a JSON config in the layout of
+        Hugging Face's `config.json`, or `kitchen`, which comes with the package.
     weights: a checkpoint of the authors (`.pyth`), a Hugging Face folder or hub id
-        (`facebook/timesformer-base-finetuned-k400`), a `.safetensors` file, or `random:SEED`.
+        (`facebook/timesformer-base-finetuned-k400`), a `.safetensors` file, `random:SEED`, or
+        `own` for what `kitchen` brings along.
     frames: L, frames a view: a multiple of the model's native length.
 
     Raises WeightsError for a name or a checkpoint that cannot be used, UsageError for a number of

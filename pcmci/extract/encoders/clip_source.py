@@ -21,16 +21,14 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from pcmci.cache.schema import Preprocessing
 from pcmci.errors import WeightsError
+from pcmci.extract.config import OWN, SHIPPED
 from pcmci.extract.encoders.preprocess import RESAMPLING
-from pcmci.extract.encoders.weights import SHIPPED, SHIPPED_FOLDER, SUFFIXES, downloading
+from pcmci.extract.encoders.weights import SHIPPED_FOLDER, SUFFIXES, downloading
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 """open_clip's prefixes of names that bring their own config and weights."""
-
-OWN = "own"
-"""The weights that such a name brings along."""
 
 LOCAL_INSTEAD = (
     f"give a local checkpoint in open_clip's layout ({', '.join(SUFFIXES)}), or random:0"
@@ -90,7 +88,8 @@ class ClipSource:
 def clip_source(name: str, weights: str) -> ClipSource:
     """Raises WeightsError for a name that stands for nothing, or not for these weights."""
     if name == SHIPPED:
-        return _configured(name, SHIPPED_FOLDER / "clip.json", None)
+        own = SHIPPED_FOLDER / "clip.safetensors"
+        return _configured(name, SHIPPED_FOLDER / "clip.json", lambda: own)
     if name.startswith(HUB):
         return _on_hub(name)
     if name.startswith(FOLDER):

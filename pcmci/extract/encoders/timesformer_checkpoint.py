@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from pcmci.errors import WeightsError
+from pcmci.extract.config import OWN, SHIPPED
 from pcmci.extract.encoders.timesformer_config import TimeSformerConfig, read_config
-from pcmci.extract.encoders.weights import SUFFIXES, downloading, read_tensors
+from pcmci.extract.encoders.weights import SHIPPED_FOLDER, SUFFIXES, downloading, read_tensors
 
 State = dict[str, torch.Tensor]
 
@@ -51,7 +52,9 @@ def read_state(weights: str, name: str, config: TimeSformerConfig) -> State:
 
     Raises WeightsError where there is none, or its config is not the named model's.
     """
-    path = Path(weights)
+    path = (
+        SHIPPED_FOLDER / "timesformer.safetensors" if _is_shipped(weights, name) else Path(weights)
+    )
     if path.is_dir():
         file, described_by = _in_folder(path)
     elif path.exists() or path.suffix in SUFFIXES:
@@ -67,6 +70,18 @@ def read_state(weights: str, name: str, config: TimeSformerConfig) -> State:
         _require_same(read_config(described_by), config, weights, name)
     named = {_authors_name(key): tensor for key, tensor in read_tensors(file).items()}
     return {key: tensor for key, tensor in named.items() if key not in IGNORED}
+
+
+def _is_shipped(weights: str, name: str) -> bool:
+    """Whether a model's own weights are meant, and it has some. Raises WeightsError if not."""
+    if weights != OWN:
+        return False
+    if name != SHIPPED:
+        raise WeightsError(
+            f"{name} brings no weights of its own, only {SHIPPED} does: use a checkpoint, a "
+            "Hugging Face folder or hub id, or random:0"
+        )
+    return True
 
 
 def random_state(expected: Mapping[str, torch.Tensor], seed: int) -> State:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pcmci.errors import WeightsError
-from pcmci.extract.encoders.weights import SHIPPED, SHIPPED_FOLDER
+from pcmci.extract.config import SHIPPED
+from pcmci.extract.encoders.weights import SHIPPED_FOLDER
 
 
 @dataclass(frozen=True)

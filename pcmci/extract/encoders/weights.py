@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 from pcmci.errors import WeightsError
+from pcmci.extract.config import SHIPPED
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".pyth", ".bin")
 """The checkpoint files that can be read."""
 
-SHIPPED = "kitchen"
-"""The name of the tiny encoders whose configs come with the package; their weights do not yet."""
-
 SHIPPED_FOLDER = Path(__file__).parent / SHIPPED
+"""Where the encoders that come with the package lie: a config, weights, a vocabulary, and the
+quality that their training measured."""
 
 CONTAINERS = ("model_state", "state_dict")
 """Where training programs put the weights inside their checkpoints: SlowFast's, open_clip's."""

@@ -1,46 +1,60 @@
-"""The whole way on the kitchen world: videos drawn, encoded, heads trained, a table. No download.
+"""The whole way on the kitchen world: videos drawn, encoded, heads trained, a table and a page.
 
-The only module besides the command line that knows both phases.
+Nothing is downloaded: the world's tiny encoders come with the package. The only module besides the
+command line that knows both phases.
 """
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 from pcmci.cache.store import open_store
-from pcmci.extract.config import ExtractConfig
+from pcmci.demo.page import demo_page
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.pipeline import extract
+from pcmci.heads.bootstrap import Interval, differences
 from pcmci.heads.config import order_name
 from pcmci.heads.run import Run, train_heads
 from pcmci.kitchen import write_world
-
-ENCODERS = ExtractConfig(
-    vlm="kitchen", vlm_weights="random:0", video_encoder="kitchen", video_weights="random:0"
-)
-"""Tiny encoders of the world's size. Their weights are random: the demo shows the way, and its
-scores say nothing of the method."""
 
 ORDERS: tuple[tuple[str, ...], ...] = ((), ("ich",), ("ich", "ici"), ("ich", "ici", "ivc"))
 """No stage, then one more each time: the paper's own ladder."""
 
 
-def demo(out: Path, *, videos: int, epochs: int) -> dict[str, Run]:
-    """Run both phases under `out` and return the runs by order.
+@dataclass(frozen=True)
+class Demo:
+    """What a demo leaves behind.
+
+    runs: by order. against_none: score -> order -> split -> how much higher than without stages.
+    page: an HTML file.
+    """
+
+    runs: dict[str, Run]
+    against_none: dict[str, dict[str, dict[str, Interval]]]
+    page: Path
+
+
+def demo(out: Path, *, videos: int, epochs: int) -> Demo:
+    """Run both phases under `out`.
 
     What is there already is not done again, so a demo that was stopped goes on.
     """
-    world = write_world(out / "kitchen", videos=videos, val=max(1, videos // 10), test=videos // 3)
+    world = write_world(out / "kitchen", videos=videos, val=max(1, videos // 10), test=videos // 5)
     dataset = load_dataset("kitchen", world / "videos", world)
     store_path = out / "features" / "kitchen.zarr"
     store_path.parent.mkdir(parents=True, exist_ok=True)
-    extract(dataset, store_path, ENCODERS)
+    extract(dataset, store_path)
     with open_store(store_path) as store:
-        return {
+        runs = {
             order_name(order): train_heads(store, order, out=out / "runs", epochs=epochs)
             for order in ORDERS
         }
+        predictions = {order: [run.predictions] for order, run in runs.items()}
+        against_none = differences(predictions, reference="none")
+        page = demo_page(dataset, store, runs, against_none, next_command(out))
+    return Demo(runs, against_none, page.write(out / "index.html"))
 
 
 def next_command(out: Path, program: str = "pcmci") -> str:

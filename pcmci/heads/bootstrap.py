@@ -1,0 +1,170 @@
+"""How sure a difference between two settings is: a paired bootstrap over sessions.
+
+Videos of one session (one person's performance, filmed by several cameras) tell the same story:
+sessions are drawn, not videos. Both settings are scored on the same draws, and so are their seeds,
+whose mean is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcmci.errors import PcmciError
+from pcmci.heads.metrics import (
+    TAU,
+    coprediction,
+    off_diagonal_density,
+    rank_last,
+    top1_correct,
+    weighted_average_precision,
+)
+from pcmci.heads.predictions import LabelPredictions, Predictions
+from pcmci.heads.scoring import sigmoid
+
+RESAMPLES = 2000
+COVERED = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % bootstrap interval, as fractions."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether all of the interval lies on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+
+def session_weights(sessions: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    """[1 + R, n] how often each video counts: once each, then in R draws of as many sessions.
+
+    sessions: [n] str.
+    """
+    names, member = np.unique(sessions, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    return np.vstack([np.ones((1, len(sessions))), counts[:, member]])
+
+
+def resampled_accuracy(
+    part: LabelPredictions, rows: np.ndarray, present: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """[R] Acc of the videos `rows` [m] bool under weights [R, rows.sum()]."""
+    labelled = part.target[rows] >= 0
+    correct = top1_correct(part.logits[rows], part.target[rows], present[rows])[labelled]
+    weights = weights[:, labelled]
+    return weights @ correct / weights.sum(1)
+
+
+def resampled_precision(
+    part: LabelPredictions, rows: np.ndarray, present: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """[R] mAP, likewise: over the classes that have a positive video in the draw."""
+    logits, target = part.logits[rows], part.target[rows]
+    if part.unlabelled_last:
+        logits = rank_last(logits, target.sum(1) == 0)
+    ap = np.stack(
+        [
+            weighted_average_precision(logits[:, c], target[:, c], weights)
+            for c in range(target.shape[1])
+        ]
+    )
+    defined = ~np.isnan(ap)
+    return np.nansum(ap, axis=0) / defined.sum(0)
+
+
+def resampled_density(
+    part: LabelPredictions, rows: np.ndarray, present: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """[R] ODD at the paper's tau, likewise: of the videos that have features."""
+    there = present[rows]
+    p = sigmoid(part.logits[rows][there])
+    return np.array([off_diagonal_density(coprediction(p, w[there]), TAU) for w in weights])
+
+
+Resampled = Callable[[LabelPredictions, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+SCORES: dict[str, tuple[str, Resampled]] = {
+    "Acc": ("activity", resampled_accuracy),
+    "mAP": ("steps", resampled_precision),
+    f"ODD@{TAU:.4g}": ("steps", resampled_density),
+}
+"""Score -> the label set that it is of, and how it is resampled."""
+
+
+class Bootstrap:
+    """One split's draws of sessions, for any number of settings that were scored on it.
+
+    Raises PcmciError where predictions are of other videos than those it began with.
+    """
+
+    def __init__(
+        self, first: Predictions, split: str, resamples: int = RESAMPLES, seed: int = 0
+    ) -> None:
+        self.split = split
+        self._ids = first.ids[first.splits == split]
+        if not len(self._ids):
+            raise PcmciError(f"no video of split {split!r} was predicted")
+        self._weights = session_weights(first.sessions[first.splits == split], resamples, seed)
+
+    def scores(self, runs: Sequence[Predictions], score: str) -> np.ndarray:
+        """[1 + R] the mean over runs (seeds) of a score: on the videos, then on each draw."""
+        labels, resampled = SCORES[score]
+        each = []
+        for predictions in runs:
+            rows = predictions.splits == self.split
+            if not np.array_equal(predictions.ids[rows], self._ids):
+                raise PcmciError(f"runs that are compared scored other videos of {self.split!r}")
+            part = predictions.labels[labels]
+            each.append(resampled(part, rows, predictions.present, self._weights))
+        return np.mean(each, axis=0)
+
+    def interval(self, runs: Sequence[Predictions], score: str) -> Interval:
+        """The score itself."""
+        return interval(self.scores(runs, score))
+
+    def difference(
+        self, runs: Sequence[Predictions], reference: Sequence[Predictions], score: str
+    ) -> Interval:
+        """How much higher the score of `runs` is than that of `reference`."""
+        return interval(self.scores(runs, score) - self.scores(reference, score))
+
+
+def interval(values: np.ndarray) -> Interval:
+    """The first value with the percentiles of the others [1 + R]."""
+    tail = 100 * (1 - COVERED) / 2
+    low, high = np.nanpercentile(values[1:], (tail, 100 - tail))
+    return Interval(float(values[0]), float(low), float(high))
+
+
+def differences(
+    predictions: Mapping[str, Sequence[Predictions]], reference: str, resamples: int = RESAMPLES
+) -> dict[str, dict[str, dict[str, Interval]]]:
+    """Score -> setting -> split -> how much higher than the reference, for every score that was
+    predicted and every split but `val`, which chose.
+
+    predictions: setting (an order) -> its runs, one a seed; the reference is one of them.
+    """
+    first = predictions[reference][0]
+    splits = [split for split in dict.fromkeys(first.splits.tolist()) if split != "val"]
+    draws = {split: Bootstrap(first, split, resamples) for split in splits}
+    found: dict[str, dict[str, dict[str, Interval]]] = {}
+    for score, (labels, _) in SCORES.items():
+        if labels not in first.labels:
+            continue
+        base = {split: draws[split].scores(predictions[reference], score) for split in splits}
+        found[score] = {
+            setting: {
+                split: interval(draws[split].scores(runs, score) - base[split]) for split in splits
+            }
+            for setting, runs in predictions.items()
+            if setting != reference
+        }
+    return found
