@@ -1,24 +1,66 @@
-"""The demo goes the whole way, and goes on where it was stopped."""
+"""The demo goes the whole way, ends with a page, and goes on where it was stopped."""
+
+import pytest
 
 from pcmci import demo as demo_module
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
+from pcmci.heads.run import train_heads
+from pcmci.kitchen import SHIFTS, Knobs, write_world
 
 
-def test_the_whole_way_on_a_small_world(tmp_path):
-    out = tmp_path / "demo"
-    runs = demo_module.demo(out, videos=12, epochs=2)
-    assert list(runs) == ["none", "ich", "ich,ici", "ich,ici,ivc"]
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    return out, demo_module.demo(out, videos=20, epochs=2)
+
+
+def test_the_whole_way_on_a_small_world(done):
+    out, found = done
+    assert list(found.runs) == ["none", "ich", "ich,ici", "ich,ici,ivc"]
     with open_store(out / "features" / "kitchen.zarr") as store:
-        assert store.counts[Status.DONE] == len(store) == 12 + 1 + 4 + 4 * 4
-    for run in runs.values():
+        assert store.counts[Status.DONE] == len(store) == 20 + 2 + 4 + 4 * 4
+        assert store.spec.vlm.weights == store.spec.video.weights == "own"
+    for run in found.runs.values():
         assert run.metrics["shift-all"]["coverage"] == 1
         assert not run.reused
-    again = demo_module.demo(out, videos=12, epochs=2)
-    assert all(run.reused for run in again.values())
-    assert {name: run.metrics for name, run in again.items()} == {
-        name: run.metrics for name, run in runs.items()
+    for by_order in found.against_none.values():
+        assert list(by_order) == ["ich", "ich,ici", "ich,ici,ivc"]
+        assert set(by_order["ich"]) == {"test", *SHIFTS}
+
+
+def test_the_page_shows_what_the_runs_found(done):
+    out, found = done
+    page = found.page.read_text()
+    assert found.page == out / "index.html"
+    for run in found.runs.values():
+        assert f"{100 * run.metrics['shift-h']['mAP']:.2f}" in page
+        assert str(run.path) in page
+    assert page.count("<svg") == 4
+    assert page.count("data:image/png") >= 2
+
+
+def test_again_nothing_is_done_again(done):
+    out, found = done
+    again = demo_module.demo(out, videos=20, epochs=2)
+    assert all(run.reused for run in again.runs.values())
+    assert {name: run.metrics for name, run in again.runs.items()} == {
+        name: run.metrics for name, run in found.runs.items()
     }
+
+
+def test_without_confounders_the_shifts_change_no_score(tmp_path):
+    world = write_world(
+        tmp_path / "world", 12, val=2, test=6, knobs=Knobs(0, 0, 0), workers=1, progress=False
+    )
+    data = demo_module.load_dataset("kitchen", world / "videos", world)
+    demo_module.extract(data, tmp_path / "k.zarr", progress=False)
+    with open_store(tmp_path / "k.zarr") as store:
+        run = train_heads(
+            store, "ich,ici,ivc", out=tmp_path / "runs", epochs=2, feedforward=32, progress=False
+        )
+    for shift in SHIFTS:
+        assert run.metrics[shift] == run.metrics["test"]
 
 
 def test_the_next_command_can_be_typed(tmp_path):

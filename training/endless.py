@@ -36,35 +36,30 @@ def batches(draw: Callable[[int], Any], size: int, count: int, first: int = 0) -
 
 
 class OneCycle:
-    """The optimiser of both encoders: Muon for the matrices inside, AdamW for all else; rates rise
-    for a tenth of the steps and fall to nothing until the last.
+    """Optimisers whose rates rise for a tenth of the steps and fall to nothing until the last.
 
-    inside: the module whose matrices Muon takes (embeddings and classifiers are AdamW's).
+    optimisers: each made with its peak rate.
     """
 
-    def __init__(
-        self, model: torch.nn.Module, inside: torch.nn.Module, steps: int, muon: float, adamw: float
-    ) -> None:
-        matrices = [p for p in inside.parameters() if p.ndim == 2]
-        taken = {id(p) for p in matrices}
-        rest = [p for p in model.parameters() if id(p) not in taken]
-        self._optimisers = {
-            muon: torch.optim.Muon(matrices, lr=muon, weight_decay=0.05),
-            adamw: torch.optim.AdamW(rest, lr=adamw, weight_decay=0.05, betas=(0.9, 0.98)),
-        }
+    def __init__(self, steps: int, *optimisers: torch.optim.Optimizer) -> None:
+        self._optimisers = optimisers
         self._schedules = [
             torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, lr, total_steps=steps, pct_start=0.1, cycle_momentum=False
+                optimiser,
+                optimiser.param_groups[0]["lr"],
+                total_steps=steps,
+                pct_start=0.1,
+                cycle_momentum=False,
             )
-            for lr, optimiser in self._optimisers.items()
+            for optimiser in optimisers
         ]
 
     def step(self, loss: torch.Tensor) -> None:
         """One step down the gradient of a loss."""
-        for optimiser in self._optimisers.values():
+        for optimiser in self._optimisers:
             optimiser.zero_grad()
         loss.backward()
-        for optimiser in self._optimisers.values():
+        for optimiser in self._optimisers:
             optimiser.step()
         for schedule in self._schedules:
             schedule.step()

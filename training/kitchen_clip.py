@@ -21,7 +21,7 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from endless import HELD_OUT, batches, one_cycle
+from endless import HELD_OUT, OneCycle, batches
 from safetensors.torch import save_file
 from tqdm import tqdm
 
@@ -160,7 +160,12 @@ def main() -> None:
     held_out = [captioned(HELD_OUT + k) for k in range(arguments.held_out)]
     unconfounded = [plain(HELD_OUT + k) for k in range(arguments.held_out)]
 
-    optimiser, schedule = one_cycle(model, arguments.steps, arguments.lr)
+    optimiser = OneCycle(
+        arguments.steps,
+        torch.optim.AdamW(
+            model.parameters(), lr=arguments.lr, weight_decay=0.05, betas=(0.9, 0.98)
+        ),
+    )
     bar = tqdm(batches(captioned, arguments.batch, arguments.steps), unit="step")
     for step, videos in enumerate(bar, start=1):
         model.train()
@@ -170,10 +175,7 @@ def main() -> None:
         image = model.encode_image(pixels(videos))
         text = model.encode_text(tokenizer(different))
         loss = contrast(image, text, said, model.logit_scale)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        optimiser.step(loss)
         model.logit_scale.data.clamp_(max=np.log(WARMEST))
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if step % 250 == 0:

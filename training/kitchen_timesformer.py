@@ -161,7 +161,14 @@ def learn(
     held_out: list[ActionClip],
 ) -> None:
     """Train on `steps` batches of `size` clips, the `first`-th and those after it."""
-    optimiser = OneCycle(model, model.encoder.encoder, steps, muon=0.02, adamw=3e-3)
+    matrices = [p for p in model.encoder.encoder.parameters() if p.ndim == 2]
+    taken = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    optimiser = OneCycle(
+        steps,
+        torch.optim.Muon(matrices, lr=0.02, weight_decay=0.05),  # half the steps of AdamW
+        torch.optim.AdamW(rest, lr=3e-3, weight_decay=0.05, betas=(0.9, 0.98)),
+    )
     bar = tqdm(batches(draw, size, steps, first), unit="step")
     for step, clips in enumerate(bar, start=1):
         model.train()

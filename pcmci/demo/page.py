@@ -18,13 +18,13 @@ from pcmci.heads.predictions import Predictions
 from pcmci.heads.run import Run
 from pcmci.heads.scoring import score, sigmoid
 from pcmci.report import figures
-from pcmci.report.page import Figure, Page, Section, Strip, Table
+from pcmci.report.page import Figure, Noted, Page, Section, Strip, Table
 from pcmci.report.table import percent, signed
 
 SHIFT = "shift-all"
 FRAMES = 8
 TAUS = tuple(np.round(np.arange(0.2, 0.96, 0.05), 2))
-PAIRS = 12
+PAIRS = 6
 """Implausible pairs that are shown of each order."""
 
 Differences = Mapping[str, Mapping[str, Mapping[str, Interval]]]
@@ -122,7 +122,7 @@ def _scores(runs: Mapping[str, Run], against_none: Differences) -> Section:
                           for split in splits)]
                 for order in runs
             ],
-            f"{name} in percent; in brackets the difference to no stage with its 95 % interval "
+            f"{name} in percent; under it the difference to no stage with its 95 % interval "
             "(paired bootstrap over sessions).",
         )
         for name in against_none
@@ -143,10 +143,10 @@ def _scores(runs: Mapping[str, Run], against_none: Differences) -> Section:
 
 def _cell(
     value: float | None, differences: Mapping[str, Mapping[str, Interval]], order: str, split: str
-) -> str:
+) -> str | Noted:
     if order not in differences:
         return percent(value)
-    return f"{percent(value)} ({signed(differences[order][split])})"
+    return Noted(percent(value), signed(differences[order][split]))
 
 
 def _densities(predictions: Mapping[str, Predictions]) -> Section:

@@ -56,11 +56,13 @@ def session_weights(sessions: np.ndarray, resamples: int, seed: int = 0) -> np.n
 def resampled_accuracy(
     part: LabelPredictions, rows: np.ndarray, present: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """[R] Acc of the videos `rows` [m] bool under weights [R, rows.sum()]."""
+    """[R] Acc of the videos `rows` [m] bool under weights [R, rows.sum()]; NaN for a draw without
+    labels."""
     labelled = part.target[rows] >= 0
     correct = top1_correct(part.logits[rows], part.target[rows], present[rows])[labelled]
     weights = weights[:, labelled]
-    return weights @ correct / weights.sum(1)
+    right, total = weights @ correct, weights.sum(1)
+    return np.divide(right, total, out=np.full_like(right, np.nan), where=total > 0)
 
 
 def resampled_precision(

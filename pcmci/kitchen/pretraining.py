@@ -2,9 +2,9 @@
 
 `captioned_frames` is the VLM's pretraining distribution, in which H and I hold (causal.py says
 how) and C does not. `action_clip` is the video encoder's Kinetics: short clips of one atomic
-action each: looks go with nothing, there is no companion, and the tablet is off, so that the encoder never
-learned to look past what it did not see. Both are functions of a number, so that any process can
-draw any part of an endless training set.
+action each. There looks go with nothing, nobody brings a companion and the tablet is off, so that
+the encoder never learned to look past those two. Both are functions of a number, so that any
+process can draw any part of an endless training set.
 """
 
 from __future__ import annotations

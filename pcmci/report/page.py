@@ -17,18 +17,25 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-Cell = str | int | float | None
+
+@dataclass(frozen=True)
+class Noted:
+    """A table's cell with a smaller line under it."""
+
+    value: str
+    note: str
+
+
+Cell = str | int | float | Noted | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head; numbers sort as numbers. `best` marks (row, column) cells to set in
-    bold."""
+    """Rows under a head; a column sorts by its numbers, where it has some."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
-    best: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,7 @@ class Page:
         environment.tests |= {
             "table": lambda block: isinstance(block, Table),
             "figure": lambda block: isinstance(block, Figure),
+            "noted": lambda cell: isinstance(cell, Noted),
         }
         return environment.get_template("page.html.j2").render(page=self)
 

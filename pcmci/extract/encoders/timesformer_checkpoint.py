@@ -52,9 +52,7 @@ def read_state(weights: str, name: str, config: TimeSformerConfig) -> State:
 
     Raises WeightsError where there is none, or its config is not the named model's.
     """
-    path = (
-        SHIPPED_FOLDER / "timesformer.safetensors" if _is_shipped(weights, name) else Path(weights)
-    )
+    path = _shipped(name) if weights == OWN else Path(weights)
     if path.is_dir():
         file, described_by = _in_folder(path)
     elif path.exists() or path.suffix in SUFFIXES:
@@ -72,16 +70,14 @@ def read_state(weights: str, name: str, config: TimeSformerConfig) -> State:
     return {key: tensor for key, tensor in named.items() if key not in IGNORED}
 
 
-def _is_shipped(weights: str, name: str) -> bool:
-    """Whether a model's own weights are meant, and it has some. Raises WeightsError if not."""
-    if weights != OWN:
-        return False
+def _shipped(name: str) -> Path:
+    """The weights that come with the package. Raises WeightsError for a model that has none."""
     if name != SHIPPED:
         raise WeightsError(
             f"{name} brings no weights of its own, only {SHIPPED} does: use a checkpoint, a "
             "Hugging Face folder or hub id, or random:0"
         )
-    return True
+    return SHIPPED_FOLDER / "timesformer.safetensors"
 
 
 def random_state(expected: Mapping[str, torch.Tensor], seed: int) -> State:
