@@ -1,16 +1,16 @@
 """Are the confounders gone? All orders, seeds, labels and baselines on the kitchen world.
 
-    python benchmarks/causal_evidence.py --out /tmp/evidence            about two hours on 2 cores
+    python benchmarks/causal_evidence.py --out /tmp/evidence            1 to 2 hours on 2 cores
     python benchmarks/causal_evidence.py --out /tmp/evidence --quick    minutes, to see it run
 
 1. The world at its own knobs: all 16 orders x seeds on the test and on every shift, with
-   differences to the empty order (paired bootstrap over sessions), beside the baselines that a
-   reviewer would ask for.
+   differences to the empty order, beside the baselines that a reviewer would ask for.
 2. One knob at a time from 0 to 1, the others at 0: does the stage that is meant for a confounder
    help as that confounder grows?
 
-Worlds, stores and runs are kept under --out: the same command goes on where it was stopped. The
-tables go into docs/evidence.md, between its two markers.
+Intervals are 95 %, over sessions and seeds (pcmci/heads/bootstrap.py). Worlds, stores and runs are
+kept under --out: the same command goes on where it was stopped. The tables go into
+docs/evidence.md, between its two markers.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import argparse
 import json
 import multiprocessing
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,26 +33,46 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a run a core: they are many, an
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from baselines import ZERO_SHOT, as_many_parameters, baselines
 from tqdm import tqdm
 
+from pcmci.cache.store import open_store
+from pcmci.errors import PcmciError
+from pcmci.extract.config import ExtractConfig
+from pcmci.heads.bootstrap import SCORES, Bootstrap, Interval, interval
 from pcmci.heads.config import ORDERS, order_name
+from pcmci.heads.metrics import coprediction
+from pcmci.heads.predictions import Predictions
+from pcmci.heads.scoring import score, sigmoid
 from pcmci.kitchen import SHIFTS, Knobs, write_world
+from pcmci.kitchen.causal import PARTNERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
 BEGIN, END = "<!-- begin: written by benchmarks/causal_evidence.py -->", "<!-- end -->"
 
-SETTINGS = {"epochs": 30, "feedforward": 256}
-"""256 is twice the width of the tiny CLIP, as the default 1,024 is of ViT-B/16's."""
+SETTINGS: dict[str, Any] = {"feedforward": 256}
+"""Twice the width of the tiny CLIP, as the default 1,024 is of ViT-B/16's."""
 
-SWEPT = ((), ("ich",), ("ici",), ("ivc",), ("ich", "ici", "ivc"))
+SAME_EYES = "none, the VLM's frames as tokens too"
+"""Without stages, but it sees what ich sees: what a stage does beyond letting the VLM in."""
+
+SPLITS = ("test", *SHIFTS)
 MEANT_FOR = {"h": "ich", "i": "ici", "c": "ivc"}
-LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+Runs = dict[str, list[Predictions]]
+"""A setting's name to the predictions of its runs, one a seed."""
 
 Place = tuple[str, float]
 """A knob and its level."""
 
 Variant = tuple[tuple[str, ...], dict[str, Any]]
 """An order and the settings that are its own."""
+
+SWEPT: dict[str, Variant] = {
+    **{order_name(order): (order, {}) for order in ((), ("ich",), ("ici",), ("ivc",))},
+    "ich,ici,ivc": (("ich", "ici", "ivc"), {}),
+    SAME_EYES: ((), {"tokens": "both"}),
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +86,8 @@ class Size:
     seeds: int = 5
     resamples: int = 1000
     orders: tuple[tuple[str, ...], ...] = ORDERS
-    levels: tuple[float, ...] = LEVELS
-    epochs: int = SETTINGS["epochs"]
+    levels: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    epochs: int = 30
 
 
 QUICK = Size(
@@ -78,41 +100,42 @@ QUICK = Size(
 
 
 def store_of(out: Path, knobs: Knobs, size: Size, workers: int | None = None) -> Path:
-    """The features of a world, made if they are not there."""
-    from pcmci.extract.config import ExtractConfig
+    """The features of a world. What is there is not made again; what was made otherwise (with
+    other weights of the encoders, say) is refused."""
     from pcmci.extract.datasets import load_dataset
     from pcmci.extract.pipeline import extract
 
-    name = f"h{knobs.h:g}_i{knobs.i:g}_c{knobs.c:g}_test{size.test}"
-    store = out / f"{name}.zarr"
-    if not (out / f"{name}.done").exists():
-        world = write_world(
-            out / name, size.train, knobs=knobs, val=size.val, test=size.test, workers=workers
-        )
-        data = load_dataset("kitchen", world / "videos", world)
-        # the encoders are tiny: in small batches the calls would cost more than the work
-        extract(data, store, ExtractConfig(batch_frames=128))
-        (out / f"{name}.done").touch()
+    counts = f"{size.train}_{size.val}_{size.test}"
+    world = out / f"h{knobs.h:g}_i{knobs.i:g}_c{knobs.c:g}_{counts}"
+    write_world(world, size.train, knobs=knobs, val=size.val, test=size.test, workers=workers)
+    store = world.with_suffix(f"{world.suffix}.zarr")
+    # the encoders are tiny: in small batches the calls would cost more than the work
+    config = ExtractConfig(batch_frames=128)
+    extract(load_dataset("kitchen", world / "videos", world), store, config)
     return store
 
 
-def stores_of(out: Path, knobs: Mapping[Place, Knobs], size: Size) -> dict[Place, Path]:
+def stores_of(out: Path, knobs: Iterable[Knobs], size: Size) -> dict[Knobs, Path]:
     """The stores of several worlds, one a core."""
-    different = list(dict.fromkeys(knobs.values()))
+    different = list(dict.fromkeys(knobs))
     with pool() as workers:
         made = [workers.submit(store_of, out, chosen, size, 1) for chosen in different]
-        stores = {chosen: store.result() for chosen, store in zip(different, made, strict=True)}
-    return {place: stores[chosen] for place, chosen in knobs.items()}
+        return {chosen: store.result() for chosen, store in zip(different, made, strict=True)}
 
 
-def pool() -> ProcessPoolExecutor:
-    """A process a core."""
-    return ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"))
+@contextmanager
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """A process a core; what has not begun when an error comes is not begun."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as workers:
+        try:
+            yield workers
+        finally:
+            workers.shutdown(cancel_futures=True)
 
 
 def train(store: Path, order: tuple[str, ...], seed: int, settings: dict[str, Any]) -> Path:
     """One run, in a process of a pool; returns its folder."""
-    from pcmci.cache.store import open_store
     from pcmci.heads.run import train_heads
 
     with open_store(store) as opened:
@@ -120,8 +143,8 @@ def train(store: Path, order: tuple[str, ...], seed: int, settings: dict[str, An
         return train_heads(opened, order, seed=seed, out=out, progress=False, **settings).path
 
 
-def train_all(store: Path, variants: Mapping[str, Variant], size: Size) -> dict[str, list]:
-    """Name -> the predictions of its runs, one a seed; runs that are there are not made again."""
+def train_all(store: Path, variants: Mapping[str, Variant], size: Size) -> Runs:
+    """All variants and seeds; a run that is there is not made again."""
     from pcmci.heads.run import load_run
 
     with pool() as workers:
@@ -132,131 +155,13 @@ def train_all(store: Path, variants: Mapping[str, Variant], size: Size) -> dict[
                 runs[workers.submit(train, store, order, seed, settings)] = name
         for run in tqdm(as_completed(runs), store.stem, len(runs), unit="run"):
             run.result()  # the first that failed is raised at once
-    found: dict[str, list] = {name: [] for name in variants}
+    found: Runs = {name: [] for name in variants}
     for run, name in runs.items():
         found[name].append(load_run(run.result()).predictions)
     return found
 
 
-# --- baselines ----------------------------------------------------------------------------------
-
-
-def baselines(store_path: Path, like, size: Size) -> dict[str, list]:
-    """Name -> predictions, one a seed; `like`: those of any run on the store."""
-    from pcmci.cache.store import open_store
-
-    with open_store(store_path) as store:
-        rows = np.arange(len(store))
-        vlm = store.read("vlm", rows)[:, 0].astype(np.float32)
-        video = store.read("video", rows)[:, 0].astype(np.float32)
-        text = {labels: store.text(labels) for labels in ("activity", "steps")}
-        splits = np.array(store.splits)
-        activity, steps = store.activity, store.steps
-    unit = vlm / np.linalg.norm(vlm, axis=-1, keepdims=True)
-    scores = {
-        labels: np.einsum("vld,nd->vln", unit, t / np.linalg.norm(t, axis=-1, keepdims=True))
-        for labels, t in text.items()
-    }
-
-    def predicted(of_activity: np.ndarray, of_steps: np.ndarray):
-        scored = splits != "train"
-        both = {"activity": of_activity, "steps": of_steps}
-        labels = {
-            name: replace(like.labels[name], logits=both[name][scored].astype(np.float32))
-            for name in both
-        }
-        return replace(like, labels=labels)
-
-    mean_video = video.mean(1)
-    both_means = np.concatenate([mean_video, vlm.mean(1)], 1)
-    return {
-        "zero-shot CLIP": [predicted(scores["activity"].mean(1) / 0.05, scores["steps"].max(1))],
-        "linear probe on the mean of `video`": [
-            predicted(*(linear_probe(mean_video, target, splits) for target in (activity, steps)))
-        ],
-        "MLP on the means of both": [
-            predicted(*(mlp(both_means, target, splits, seed) for target in (activity, steps)))
-            for seed in range(size.seeds)
-        ],
-    }
-
-
-def linear_probe(x: np.ndarray, target: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    """[n, N] logits of a logistic regression whose strength `val` chose."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
-
-    def fitted(c: float):
-        model = LogisticRegression(C=c, max_iter=2000)
-        model = model if target.ndim == 1 else OneVsRestClassifier(model)
-        return model.fit(x[train], target[train])
-
-    x, train = standardised(x, splits), splits == "train"
-    logits = [fitted(c).decision_function(x) for c in (0.001, 0.01, 0.1, 1.0)]
-    return best_on_val(logits, target, splits)
-
-
-def mlp(x: np.ndarray, target: np.ndarray, splits: np.ndarray, seed: int) -> np.ndarray:
-    """[n, N] logits of one hidden layer of 512 whose weight decay `val` chose."""
-    from sklearn.neural_network import MLPClassifier
-
-    x, train = standardised(x, splits), splits == "train"
-    logits = []
-    for alpha in (0.01, 0.1, 1.0):
-        model = MLPClassifier(512, alpha=alpha, max_iter=100, random_state=seed, tol=0)
-        p = model.fit(x[train], target[train]).predict_proba(x).clip(1e-7, 1 - 1e-7)
-        logits.append(np.log(p) if target.ndim == 1 else np.log(p / (1 - p)))
-    return best_on_val(logits, target, splits)
-
-
-def standardised(x: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    """By the training videos' mean and standard deviation."""
-    mean, std = x[splits == "train"].mean(0), x[splits == "train"].std(0)
-    return (x - mean) / (std + 1e-6)
-
-
-def best_on_val(logits: list[np.ndarray], target: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    from pcmci.heads.metrics import class_average_precision
-
-    val = splits == "val"
-
-    def quality(found: np.ndarray) -> float:
-        if target.ndim == 1:
-            return float((found[val].argmax(1) == target[val]).mean())
-        return float(np.nanmean(class_average_precision(found[val], target[val])))
-
-    return max(logits, key=quality)
-
-
-def as_many_parameters(store_path: Path) -> int:
-    """The decoder's feed-forward width at which a model without stages is as large as one with all
-    three; of the two label sets, the larger."""
-    from pcmci.cache.store import open_store
-    from pcmci.heads.config import STAGES, ModelConfig
-    from pcmci.heads.training import build_model
-
-    with open_store(store_path) as store:
-        text, width = store.text("steps"), store.spec.video.width
-
-    def parameters(order: tuple[str, ...], feedforward: int) -> int:
-        config = ModelConfig(order=order, feedforward=feedforward)
-        return build_model(config, text, width, seed=0).trained_parameters()
-
-    narrow = SETTINGS["feedforward"]
-    missing = parameters(STAGES, narrow) - parameters((), narrow)
-    each = parameters((), narrow + 1) - parameters((), narrow)
-    return narrow + round(missing / each)
-
-
 # --- tables -------------------------------------------------------------------------------------
-
-
-def percent(interval, signed: bool = False) -> str:
-    """`81.2 [79.0, 83.1]`, or with a sign and bold where 0 lies outside."""
-    sign = "+" if signed else ""
-    value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
-    text = f"{value:{sign}.1f} [{low:.1f}, {high:.1f}]"
-    return f"**{text}**" if signed and interval.excludes_zero else text
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -265,143 +170,176 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def main_tables(predictions: Mapping[str, list], size: Size) -> tuple[str, dict]:
-    """Markdown and numbers of the first part; `none` is the reference."""
-    from pcmci.heads.bootstrap import SCORES, Bootstrap, interval
-
-    splits = ["test", *SHIFTS]
-    draws = {s: Bootstrap(predictions["none"][0], s, size.resamples) for s in splits}
-    text, numbers = [], {}
-    for score in SCORES:
-        rows = []
-        base = {s: draws[s].scores(predictions["none"], score) for s in splits}
-        for name, runs in tqdm(predictions.items(), score, leave=False):
-            found = {s: draws[s].scores(runs, score) for s in splits}
-            cells = []
-            for s in splits:
-                own, against = interval(found[s]), interval(found[s] - base[s])
-                numbers[f"{score}|{name}|{s}"] = {
-                    "value": own.value,
-                    "difference": against.value,
-                    "low": against.low,
-                    "high": against.high,
-                    "seeds": [single(draws[s], run, score) for run in runs],
-                }
-                spread = np.std(numbers[f"{score}|{name}|{s}"]["seeds"])
-                cell = f"{100 * own.value:.1f} ± {100 * spread:.1f}"
-                cells.append(cell if name == "none" else f"{cell}<br>{percent(against, True)}")
-            rows.append([name, *cells])
-        text.append(f"### {score}\n\n{table(['', *splits], rows)}")
-    return "\n\n".join(text), numbers
+def signed(found: Interval) -> str:
+    """`+1.2 [0.3, 2.2]` in percent, bold where 0 lies outside."""
+    value, low, high = (100 * x for x in (found.value, found.low, found.high))
+    text = f"{value:+.1f} [{low:.1f}, {high:.1f}]"
+    return f"**{text}**" if found.excludes_zero else text
 
 
-SAME_EYES = "none, the VLM's frames as tokens too"
-"""Without stages, but it sees what ich sees: what a stage does beyond letting the VLM in."""
+def spread(values: Sequence[float]) -> str:
+    """`81.2 ± 0.9` in percent: the mean over seeds and their standard deviation, where there are
+    several."""
+    mean = f"{100 * np.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {100 * np.std(values, ddof=1):.1f}"
 
 
-def same_eyes_table(predictions: Mapping[str, list], size: Size) -> str:
-    """Differences of everything that looks at the VLM's frames to a decoder that does too."""
-    from pcmci.heads.bootstrap import Bootstrap, interval
+Scored = dict[tuple[str, str, str], np.ndarray]
+"""(score, setting, split) to [S, 1 + R], see `Bootstrap.scores`."""
 
-    splits = ["test", *SHIFTS]
-    draws = {s: Bootstrap(predictions["none"][0], s, size.resamples) for s in splits}
+
+def all_scores(predictions: Runs, size: Size) -> Scored:
+    """Every score of every setting on every split, on the same draws of sessions."""
+    first = predictions["none"][0]
+    draws = {split: Bootstrap(first, split, size.resamples) for split in SPLITS}
+    names = [(s, name, split) for s in SCORES for name in predictions for split in SPLITS]
+    return {
+        (s, name, split): draws[split].scores(predictions[name], s)
+        for s, name, split in tqdm(names, "bootstrap")
+        if name != ZERO_SHOT or not s.startswith("ODD")
+    }
+
+
+def score_table(scored: Scored, predictions: Runs, name: str) -> str:
+    """A row a setting, a column a split: the score, and under it the difference to `none`."""
     rows = []
-    for score in ("Acc", "mAP"):
-        base = {s: draws[s].scores(predictions[SAME_EYES], score) for s in splits}
-        for name, runs in predictions.items():
-            if "ich" in name:
-                found = {s: interval(draws[s].scores(runs, score) - base[s]) for s in splits}
-                rows.append([f"{score}: {name}", *(percent(found[s], True) for s in splits)])
-    return table(["", *splits], rows)
-
-
-def single(draws, run, score: str) -> float:
-    """One run's score on the videos themselves."""
-    from pcmci.heads.bootstrap import SCORES
-
-    labels, resampled = SCORES[score]
-    rows = run.splits == draws.split
-    part, weights = run.labels[labels], np.ones((1, int(rows.sum())))
-    return float(resampled(part, rows, run.present, weights)[0])
-
-
-def density_table(predictions: Mapping[str, list]) -> str:
-    """ODD and implausible pairs at three thresholds on the test, means over seeds."""
-    from pcmci.heads.scoring import score
-
-    taus = (0.3, 0.6, 0.9)
-    rows = []
-    truth: dict[float, float] = {}
-    for name, runs in predictions.items():
-        scores = [score(run, taus)["test"] for run in runs]
+    for setting in predictions:
         cells = []
-        for tau in taus:
-            truth[tau] = scores[0][f"ODD@{tau:g} truth"]
-            for key in (f"ODD@{tau:g}", f"ODD@{tau:g} implausible"):
-                cells.append(f"{100 * np.mean([s[key] for s in scores]):.2f}")
-        rows.append([name, *cells])
-    rows.insert(0, ["ground truth", *(c for t in taus for c in (f"{100 * truth[t]:.2f}", "–"))])
+        for split in SPLITS:
+            found = scored.get((name, setting, split))
+            if found is None:
+                cells.append("–")
+                continue
+            cell = spread(found[:, 0])
+            if setting != "none":
+                cell += f"<br>{signed(interval(found - scored[name, 'none', split]))}"
+            cells.append(cell)
+        rows.append([setting, *cells])
+    return table(["", *SPLITS], rows)
+
+
+def same_eyes_table(scored: Scored, predictions: Runs) -> str:
+    """Differences to a decoder without stages that sees the VLM's frames, of all that see them."""
+    rows = []
+    for name in ("Acc", "mAP"):
+        for setting in predictions:
+            if "ich" in setting or "both" in setting:
+                cells = [
+                    signed(interval(scored[name, setting, s] - scored[name, SAME_EYES, s]))
+                    for s in SPLITS
+                ]
+                rows.append([f"{name}: {setting}", *cells])
+    return table(["", *SPLITS], rows)
+
+
+def density_table(predictions: Runs) -> str:
+    """ODD and implausible pairs at three thresholds on the test, means over seeds."""
+    taus = (0.3, 0.6, 0.9)
     head = ["", *(f"{what} at {tau:g}" for tau in taus for what in ("ODD", "implausible"))]
+    truth = score(predictions["none"][0], taus)["test"]
+    own = [c for tau in taus for c in (f"{100 * (truth[f'ODD@{tau:g} truth'] or 0):.2f}", "–")]
+    rows = [["ground truth", *own]]
+    for name, runs in predictions.items():
+        if name == ZERO_SHOT:
+            continue
+        scores = [score(run, taus)["test"] for run in runs]
+        keys = [f"ODD@{tau:g}{what}" for tau in taus for what in ("", " implausible")]
+        means = [np.mean([float(s[key] or 0) for s in scores]) for key in keys]
+        rows.append([name, *(f"{100 * mean:.2f}" for mean in means)])
     return table(head, rows)
 
 
-def partner_table(predictions: Mapping[str, list]) -> str:
+def partner_table(predictions: Runs) -> str:
     """How likely the partner of an action is predicted where the action is: mean of Q over pairs
     that no video has together, so that the truth is 0."""
-    from pcmci.heads.metrics import coprediction
-    from pcmci.heads.scoring import sigmoid
-    from pcmci.kitchen.causal import PARTNERS
-
+    splits = ("test", "shift-i", "shift-all")
     rows = []
     for name, runs in predictions.items():
+        if name == ZERO_SHOT:
+            continue
         cells = []
-        for split in ("test", "shift-i", "shift-all"):
+        for split in splits:
             means = []
             for run in runs:
                 part = run.labels["steps"]
                 q = coprediction(sigmoid(part.logits[run.splits == split]))
                 pairs = [(part.names.index(a), part.names.index(b)) for a, b in PARTNERS.items()]
-                means.append(np.mean([q[i, j] for i, j in pairs]))
-            cells.append(f"{100 * np.mean(means):.1f} ± {100 * np.std(means):.1f}")
+                means.append(float(np.mean([q[i, j] for i, j in pairs])))
+            cells.append(spread(means))
         rows.append([name, *cells])
-    return table(["", "test", "shift-i", "shift-all"], rows)
+    return table(["", *splits], rows)
 
 
-def sweep_tables(sweeps: Mapping[Place, Mapping[str, list]], size: Size) -> tuple[str, dict]:
-    """Markdown and numbers of the second part: a row a knob's level."""
-    from pcmci.heads.bootstrap import Bootstrap, interval
-
+def sweep_tables(sweeps: Mapping[Place, Runs], size: Size) -> tuple[str, dict[str, Any]]:
+    """Markdown and numbers of the second part: a table a knob and a score, a row a level, and the
+    last the difference between the highest level and the lowest, on the same performances."""
     text, numbers = [], {}
-    orders = [order_name(order) for order in SWEPT]
+    settings = [name for name in SWEPT if name != "none"]
     for knob, stage in MEANT_FOR.items():
-        for score in ("Acc", "mAP"):
-            rows = []
+        for name in ("Acc", "mAP"):
+            found: dict[float, dict[str, np.ndarray]] = {}
             for level in size.levels:
-                predictions = sweeps[knob, level]
-                shift = Bootstrap(predictions["none"][0], f"shift-{knob}", size.resamples)
-                test = Bootstrap(predictions["none"][0], "test", size.resamples)
-                base = shift.scores(predictions["none"], score)
-                cost = interval(base - test.scores(predictions["none"], score))
-                gains = {
-                    order: interval(shift.scores(predictions[order], score) - base)
-                    for order in orders
-                    if order != "none"
+                runs = sweeps[knob, level]
+                shift = Bootstrap(runs["none"][0], f"shift-{knob}", size.resamples)
+                test = Bootstrap(runs["none"][0], "test", size.resamples)
+                require_same_sessions(shift, test)
+                base = shift.scores(runs["none"], name)
+                found[level] = {
+                    "none": base,
+                    "cost": base - test.scores(runs["none"], name),
+                    **{s: shift.scores(runs[s], name) - base for s in settings},
                 }
-                for order, gain in gains.items():
-                    numbers[f"{knob}|{level:g}|{score}|{order}"] = vars(gain)
-                numbers[f"{knob}|{level:g}|{score}|none"] = {
-                    "value": base[0], "cost of the shift": cost.value,
-                }  # fmt: skip
-                rows.append(
-                    [f"{level:g}", f"{100 * base[0]:.1f}", percent(cost, True)]
-                    + [percent(gain, True) for gain in gains.values()]
-                )
-            named = [f"{o} (meant)" if o == stage else o for o in orders if o != "none"]
-            head = [f"{knob.upper()}", "none, shift", "none, shift − test", *named]
+            columns = ["cost", *settings]
+            rows = []
+            for level, by_column in found.items():
+                cells = [signed(interval(by_column[c])) for c in columns]
+                rows.append([f"{level:g}", spread(by_column["none"][:, 0]), *cells])
+                for c in columns:
+                    numbers[f"{knob}|{level:g}|{name}|{c}"] = vars(interval(by_column[c]))
+            lowest, highest = found[size.levels[0]], found[size.levels[-1]]
+            grown = [signed(interval(highest[c] - lowest[c])) for c in columns]
+            ends = f"{size.levels[-1]:g} against {size.levels[0]:g}"
+            rows.append([ends, "", *grown])
+            shown = [f"{s} (meant)" if s == stage else s for s in settings]
+            head = [knob.upper(), "none", "none: shift − test", *shown]
             text.append(
-                f"### {score} on shift-{knob} as {knob.upper()} grows\n\n" + table(head, rows)
+                f"### {name} on shift-{knob} as {knob.upper()} grows\n\n{table(head, rows)}"
             )
     return "\n\n".join(text), numbers
+
+
+def require_same_sessions(one: Bootstrap, other: Bootstrap) -> None:
+    """Raises PcmciError unless the draws of two splits are the same sessions'."""
+    if not np.array_equal(one.sessions, other.sessions):
+        raise PcmciError(f"{one.split} and {other.split} hold other sessions: nothing is paired")
+
+
+# --- the whole ----------------------------------------------------------------------------------
+
+
+def replace_tables(page: str, tables: str) -> str:
+    """The page with new tables between its markers. Raises PcmciError where they are not there."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise PcmciError(f"the page has no {BEGIN} … {END} to put tables between")
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
+
+
+def provenance(store: Path, size: Size) -> str:
+    """The command, the commit, and what was used."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True, text=True, check=False, cwd=PAGE.parent,
+    ).stdout.strip()  # fmt: skip
+    with open_store(store) as opened:
+        clip, timesformer = (e.sha256[:12] for e in (opened.spec.vlm, opened.spec.video))
+    return (
+        f"`{shlex.join(['python', *sys.argv])}` at commit {commit}; CLIP {clip}, TimeSformer "
+        f"{timesformer}. {size.train} training, {size.val} validation and {size.test} test videos, "
+        f"each of these with its four twins; {size.seeds} seeds, {size.epochs} epochs, "
+        f"{size.resamples} draws of sessions and seeds."
+    )
 
 
 def main() -> None:
@@ -412,65 +350,66 @@ def main() -> None:
     options = parser.parse_args()
     size = QUICK if options.quick else Size()
     page = options.page or (None if options.quick else PAGE)
+    if page:
+        replace_tables(page.read_text(), "")  # refused now rather than after an hour
     options.out.mkdir(parents=True, exist_ok=True)
 
     knobs = Knobs()
     store = store_of(options.out, knobs, size)
+    with open_store(store) as opened:
+        wide = as_many_parameters(
+            opened.text("steps"), opened.spec.video.width, SETTINGS["feedforward"]
+        )
     variants: dict[str, Variant] = {order_name(order): (order, {}) for order in size.orders}
     variants |= {
-        "none, as many parameters as three stages": (
-            (),
-            {"feedforward": as_many_parameters(store)},
-        ),
+        "none, as many parameters as three stages": ((), {"feedforward": wide}),
         SAME_EYES: ((), {"tokens": "both"}),
         "ich, softmax of S (no transport)": (("ich",), {"transport_refine": "similarity"}),
         "ich, uniform weights (no S)": (("ich",), {"transport_refine": "uniform"}),
     }
     predictions = train_all(store, variants, size)
-    predictions |= baselines(store, predictions["none"][0], size)
-    first, numbers = main_tables(predictions, size)
+    predictions |= baselines(store, predictions["none"][0], size.seeds)
+    scored = all_scores(predictions, size)
+    tables = [
+        provenance(store, size),
+        f"## The world at H = {knobs.h:g}, I = {knobs.i:g}, C = {knobs.c:g}",
+        "Mean over seeds ± their standard deviation; under it the difference to `none` with its "
+        "95 % interval over sessions and seeds, bold where it excludes 0 (of so many cells, one "
+        "in twenty does by chance).",
+        *(f"### {name}\n\n{score_table(scored, predictions, name)}" for name in SCORES),
+        f"### Difference to `{SAME_EYES}`\n\n{same_eyes_table(scored, predictions)}",
+        f"### ODD over tau, test\n\n{density_table(predictions)}",
+        "### Partners, which no video has together: mean Q in percent (truth: 0)",
+        partner_table(predictions),
+    ]
 
     small = replace(size, test=size.swept_test)
-    settings_of = {
+    knobs_at: dict[Place, Knobs] = {
         (knob, level): replace(Knobs(0, 0, 0), **{knob: level})
         for knob in MEANT_FOR
         for level in size.levels
     }
-    sweeps = {}
-    for place, swept in stores_of(options.out, settings_of, small).items():
-        orders: dict[str, Variant] = {order_name(order): (order, {}) for order in SWEPT}
-        sweeps[place] = train_all(swept, orders, small)
-    second, more = sweep_tables(sweeps, small)
+    stores = stores_of(options.out, knobs_at.values(), small)
+    trained = {chosen: train_all(swept, SWEPT, small) for chosen, swept in stores.items()}
+    swept_text, swept_numbers = sweep_tables({p: trained[k] for p, k in knobs_at.items()}, small)
+    tables += [
+        "## One knob at a time",
+        f"The other two at 0; {small.test} test videos. Columns of settings: difference to `none` "
+        "on the shifted split.",
+        swept_text,
+    ]
 
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    command = " ".join(["python", *sys.argv])
-    head = (
-        f"`{command}` at commit {commit}: {size.train} training, {size.val} validation and "
-        f"{size.test} test videos (each with its four twins), {size.seeds} seeds, "
-        f"{size.epochs} epochs, {size.resamples} draws of sessions."
-    )
-    tables = (
-        f"{head}\n\n## The world at H = {knobs.h:g}, I = {knobs.i:g}, C = {knobs.c:g}\n\n"
-        "Mean over seeds ± their standard deviation; under it the difference to `none` with its "
-        f"95 % interval, bold where it excludes 0.\n\n{first}\n\n"
-        f"### ODD over tau, test\n\n{density_table(predictions)}"
-        f"\n\n### Difference to `{SAME_EYES}`\n\n{same_eyes_table(predictions, size)}"
-        "\n\n### Partners, which no video has together: mean Q in percent (truth: 0)\n\n"
-        f"{partner_table(predictions)}"
-        f"\n\n## One knob at a time\n\nThe other two at 0; {small.test} test videos. Columns of "
-        f"orders: difference to `none` on the shifted split.\n\n{second}\n"
-    )
-    (options.out / "results.json").write_text(
-        json.dumps({"main": numbers, "sweeps": more}, indent=1)
-    )
-    (options.out / "tables.md").write_text(tables)
+    text = "\n\n".join(tables) + "\n"
+    numbers = {
+        "|".join(key): {**vars(interval(found)), "seeds": found[:, 0].tolist()}
+        for key, found in scored.items()
+    }
+    results = json.dumps({"main": numbers, "sweeps": swept_numbers}, indent=1)
+    (options.out / "results.json").write_text(results + "\n")
+    (options.out / "tables.md").write_text(text)
     if page:
-        before, _, rest = page.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        page.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
-    print(tables)
+        page.write_text(replace_tables(page.read_text(), text))
+    print(text)
 
 
 if __name__ == "__main__":

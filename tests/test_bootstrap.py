@@ -14,13 +14,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.metrics import average_precision_score
 
 from pcmci.errors import PcmciError
-from pcmci.heads.bootstrap import (
-    SCORES,
-    Bootstrap,
-    differences,
-    interval,
-    session_weights,
-)
+from pcmci.heads.bootstrap import SCORES, Bootstrap, differences, interval, session_weights
 from pcmci.heads.metrics import (
     average_precision,
     coprediction,
@@ -60,9 +54,10 @@ def test_coprediction_counts_a_video_as_often_as_its_weight(p, weights):
 @pytest.mark.parametrize("name", SCORES)
 def test_the_first_draw_is_the_videos_themselves(name):
     runs = [make(0), make(0)]
-    draws = Bootstrap(runs[0], "test", resamples=20)
-    assert draws.scores(runs, name)[0] == pytest.approx(score(runs[0])["test"][name])
-    assert draws.interval(runs, name).value == pytest.approx(score(runs[0])["test"][name])
+    found = Bootstrap(runs[0], "test", resamples=20).scores(runs, name)
+    assert found.shape == (2, 21)
+    assert found[:, 0] == pytest.approx(score(runs[0])["test"][name])
+    assert interval(found).value == pytest.approx(score(runs[0])["test"][name])
 
 
 def test_sessions_are_drawn_whole_and_as_many_as_there_are():
@@ -88,12 +83,14 @@ def of_other_answers(seed: int):
 
 @pytest.mark.parametrize("name", SCORES)
 def test_a_difference_to_itself_is_nothing(name):
-    run, other = make(0), of_other_answers(1)
-    draws = Bootstrap(run, "test", resamples=50)
-    same = draws.difference([run], [run], name)
+    first = make(0)
+    draws = Bootstrap(first, "test", resamples=50)
+    one = draws.scores([first, of_other_answers(2)], name)
+    other = draws.scores([of_other_answers(1), of_other_answers(3)], name)
+    same = interval(one - one)
     assert (same.value, same.low, same.high) == (0, 0, 0)
     assert not same.excludes_zero
-    forth, back = (draws.difference(*pair, name) for pair in (([other], [run]), ([run], [other])))
+    forth, back = interval(other - one), interval(one - other)
     assert forth.value == pytest.approx(-back.value)
     assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low))
 
@@ -107,14 +104,35 @@ def test_an_accuracy_has_the_interval_of_scipy():
     theirs = scipy_bootstrap(
         (right.astype(float),), np.mean, n_resamples=20_000, method="percentile", random_state=1
     ).confidence_interval
-    ours = Bootstrap(run, "test", resamples=20_000).interval([run], "Acc")
+    ours = interval(Bootstrap(run, "test", resamples=20_000).scores([run], "Acc"))
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.035)
 
 
+def test_seeds_that_disagree_widen_the_interval():
+    rng = np.random.default_rng(0)
+    sessions = 0.01 * rng.standard_normal((1, 2001))
+    agreeing = np.repeat(sessions, 5, axis=0)
+    seeds = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])[:, None]
+    narrow, wide = interval(agreeing), interval(agreeing + seeds)
+    assert wide.value == pytest.approx(narrow.value)
+    assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
+    # the spread of a mean of 5 draws of the seeds, and hardly anything of the sessions
+    expected = 2 * 1.96 * seeds.std() / 5**0.5
+    assert wide.high - wide.low == pytest.approx(expected, rel=0.1)
+
+
 def test_a_difference_that_is_always_there_excludes_zero():
-    weights = np.linspace(0.1, 0.2, 101)
-    assert interval(weights).excludes_zero
-    assert not interval(weights - 0.15).excludes_zero
+    values = np.linspace(0.1, 0.2, 101)[None]
+    assert interval(values).excludes_zero
+    assert not interval(values - 0.15).excludes_zero
+
+
+def test_an_undefined_draw_is_not_passed_over():
+    values = np.linspace(0.1, 0.2, 101)[None].copy()
+    values[0, 7] = np.nan
+    found = interval(values)
+    assert np.isnan(found.low)
+    assert not found.excludes_zero
 
 
 def test_other_videos_cannot_be_compared():

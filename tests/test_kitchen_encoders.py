@@ -8,12 +8,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from pcmci.errors import WeightsError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.encoders import load_video_encoder, load_vlm
-from pcmci.extract.encoders.weights import SHIPPED_FOLDER
+from pcmci.extract.encoders.weights import SHIPPED_FOLDER, state_dict_sha256
 from pcmci.kitchen import ACTIONS, ACTIVITIES, CLIP_LABELS, Knobs, action_clip, captioned_frames
 from pcmci.kitchen.causal import PARTNERS
 from pcmci.kitchen.grammar import ACTIVITY_TEXTS
@@ -105,10 +106,12 @@ def test_the_video_encoder_tells_actions_apart(timesformer):
     assert probe.score(shown[240:], labels[240:]) > 8 / len(CLIP_LABELS)
 
 
-def test_their_training_left_its_measurements():
-    for name in ("clip", "timesformer"):
+def test_what_training_measured_is_true_of_what_ships(clip, timesformer):
+    for name, encoder in (("clip", clip), ("timesformer", timesformer)):
         quality = json.loads((SHIPPED_FOLDER / f"{name}.quality.json").read_text())
-        assert quality["minutes"] < 30
+        shipped = load_file(SHIPPED_FOLDER / f"{name}.safetensors")
+        assert quality["sha256"] == state_dict_sha256(shipped)
+        assert quality["parameters"] == encoder.spec.parameters
 
 
 def test_auto_is_the_embedded_default_of_the_world_and_the_papers_elsewhere():

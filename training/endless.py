@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 HELD_OUT = 1_000_000_000
-"""Samples from this number on are never trained on: they measure the quality."""
+"""Samples from this number on are never trained on."""
 
 
 class Drawn(Dataset[Any]):

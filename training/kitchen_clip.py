@@ -25,6 +25,7 @@ from endless import HELD_OUT, OneCycle, batches
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from pcmci.extract.encoders.weights import state_dict_sha256
 from pcmci.kitchen import ACTIONS, ACTIVITIES, Knobs, captioned_frames
 from pcmci.kitchen.actions import readable
 from pcmci.kitchen.grammar import ACTIVITY_TEXTS
@@ -191,6 +192,7 @@ def main() -> None:
         "held-out frames": FRAMES_A_VIDEO * len(held_out),
         "steps": arguments.steps,
         "frames a step": FRAMES_A_VIDEO * arguments.batch,
+        "sha256": state_dict_sha256(state),
         "parameters": sum(p.numel() for p in model.parameters()),
         "minutes": round((time.perf_counter() - began) / 60, 1),
         "threads": arguments.threads,

@@ -4,8 +4,9 @@
 
 Other persons in other kitchens than any video of the world, and no confounder holds. As the authors
 began with an image model, so does this one: first single frames, then clips. Trained with
-`transformers` (the `test` extra), whose layout our loader reads. Writes `timesformer.json`,
-`timesformer.safetensors` and `timesformer.quality.json` into the package.
+`transformers` (the `test` extra), whose layout our loader reads, and PyTorch's Muon (2.9 or newer).
+Writes `timesformer.json`, `timesformer.safetensors` and `timesformer.quality.json` into the
+package.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import TimesformerConfig, TimesformerModel
 
+from pcmci.extract.encoders.weights import state_dict_sha256
 from pcmci.kitchen import ACTIONS, CLIP_LABELS, action_clip
 from pcmci.kitchen.actions import STATIONS
 from pcmci.kitchen.pretraining import ActionClip
@@ -210,6 +212,7 @@ def main() -> None:
         "held-out clips": len(held_out),
         "frames": 128 * arguments.image_steps,
         "clips": 32 * arguments.steps,
+        "sha256": state_dict_sha256(state),
         "parameters": sum(p.numel() for p in model.encoder.parameters()),
         "minutes": round((time.perf_counter() - began) / 60, 1),
         "threads": arguments.threads,

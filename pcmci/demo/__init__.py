@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pcmci.cache.store import open_store
 from pcmci.demo.page import demo_page
+from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.pipeline import extract
 from pcmci.heads.bootstrap import Interval, differences
@@ -21,6 +22,10 @@ from pcmci.kitchen import write_world
 
 ORDERS: tuple[tuple[str, ...], ...] = ((), ("ich",), ("ich", "ici"), ("ich", "ici", "ivc"))
 """No stage, then one more each time: the paper's own ladder."""
+
+
+SETTINGS = ExtractConfig(batch_frames=128)
+"""The encoders are tiny: in small batches the calls would cost more than the work."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,17 @@ class Demo:
     page: Path
 
 
-def demo(out: Path, *, videos: int, epochs: int) -> Demo:
+def demo(out: Path, *, videos: int, epochs: int, program: str = "pcmci") -> Demo:
     """Run both phases under `out`.
 
     What is there already is not done again, so a demo that was stopped goes on.
+    program: how the page's commands call it.
     """
     world = write_world(out / "kitchen", videos=videos, val=max(1, videos // 10), test=videos // 5)
     dataset = load_dataset("kitchen", world / "videos", world)
     store_path = out / "features" / "kitchen.zarr"
     store_path.parent.mkdir(parents=True, exist_ok=True)
-    extract(dataset, store_path)
+    extract(dataset, store_path, SETTINGS)
     with open_store(store_path) as store:
         runs = {
             order_name(order): train_heads(store, order, out=out / "runs", epochs=epochs)
@@ -53,7 +59,16 @@ def demo(out: Path, *, videos: int, epochs: int) -> Demo:
         }
         predictions = {order: [run.predictions] for order, run in runs.items()}
         against_none = differences(predictions, reference="none")
-        page = demo_page(dataset, store, runs, against_none, next_command(out))
+        commands = {
+            "This page was made by": shlex.join(
+                [
+                    program, "demo", "--out", str(out), "--videos", str(videos),
+                    "--epochs", str(epochs),
+                ]
+            ),
+            "What one would type next:": next_command(out, program),
+        }  # fmt: skip
+        page = demo_page(dataset, store, runs, against_none, commands)
     return Demo(runs, against_none, page.write(out / "index.html"))
 
 

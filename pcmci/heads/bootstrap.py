@@ -1,8 +1,8 @@
 """How sure a difference between two settings is: a paired bootstrap over sessions.
 
 Videos of one session (one person's performance, filmed by several cameras) tell the same story:
-sessions are drawn, not videos. Both settings are scored on the same draws, and so are their seeds,
-whose mean is compared.
+sessions are drawn, not videos. Both settings are scored on the same draws. Where a setting has
+several seeds, they are drawn as well, so that the interval holds what another seed would change.
 """
 
 from __future__ import annotations
@@ -78,14 +78,17 @@ def resampled_precision(
             for c in range(target.shape[1])
         ]
     )
-    defined = ~np.isnan(ap)
-    return np.nansum(ap, axis=0) / defined.sum(0)
+    total, classes = np.nansum(ap, axis=0), (~np.isnan(ap)).sum(0)
+    return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
 
 
 def resampled_density(
     part: LabelPredictions, rows: np.ndarray, present: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """[R] ODD at the paper's tau, likewise: of the videos that have features."""
+    """[R] ODD at the paper's tau, likewise: of the videos that have features. NaN for a label set
+    of one, which has no pairs."""
+    if len(part.names) < 2:
+        return np.full(len(weights), np.nan)
     there = present[rows]
     p = sigmoid(part.logits[rows][there])
     return np.array([off_diagonal_density(coprediction(p, w[there]), TAU) for w in weights])
@@ -104,20 +107,24 @@ SCORES: dict[str, tuple[str, Resampled]] = {
 class Bootstrap:
     """One split's draws of sessions, for any number of settings that were scored on it.
 
+    sessions: the different ones, sorted. Two splits with the same sessions (a test and its shifted
+    twins) have the same draws.
     Raises PcmciError where predictions are of other videos than those it began with.
     """
 
     def __init__(
         self, first: Predictions, split: str, resamples: int = RESAMPLES, seed: int = 0
     ) -> None:
-        self.split = split
-        self._ids = first.ids[first.splits == split]
-        if not len(self._ids):
+        rows = first.splits == split
+        if not rows.any():
             raise PcmciError(f"no video of split {split!r} was predicted")
-        self._weights = session_weights(first.sessions[first.splits == split], resamples, seed)
+        self.split = split
+        self.sessions = np.unique(first.sessions[rows])
+        self._ids = first.ids[rows]
+        self._weights = session_weights(first.sessions[rows], resamples, seed)
 
     def scores(self, runs: Sequence[Predictions], score: str) -> np.ndarray:
-        """[1 + R] the mean over runs (seeds) of a score: on the videos, then on each draw."""
+        """[S, 1 + R] a score of S runs (seeds): on the videos themselves, then on each draw."""
         labels, resampled = SCORES[score]
         each = []
         for predictions in runs:
@@ -126,24 +133,23 @@ class Bootstrap:
                 raise PcmciError(f"runs that are compared scored other videos of {self.split!r}")
             part = predictions.labels[labels]
             each.append(resampled(part, rows, predictions.present, self._weights))
-        return np.mean(each, axis=0)
-
-    def interval(self, runs: Sequence[Predictions], score: str) -> Interval:
-        """The score itself."""
-        return interval(self.scores(runs, score))
-
-    def difference(
-        self, runs: Sequence[Predictions], reference: Sequence[Predictions], score: str
-    ) -> Interval:
-        """How much higher the score of `runs` is than that of `reference`."""
-        return interval(self.scores(runs, score) - self.scores(reference, score))
+        return np.stack(each)
 
 
-def interval(values: np.ndarray) -> Interval:
-    """The first value with the percentiles of the others [1 + R]."""
+def interval(values: np.ndarray, seed: int = 0) -> Interval:
+    """The mean over seeds with its interval over sessions and seeds.
+
+    values: [S, 1 + R] of `Bootstrap.scores`, or a difference of two such arrays (seed by seed; a
+    setting with one run is compared with each seed of the other). In every draw of sessions the
+    seeds are drawn too. With one seed the interval knows nothing of what another would have done.
+    An interval of which a draw is undefined has NaN ends.
+    """
+    drawn = values[:, 1:]
+    chosen = np.random.default_rng(seed).integers(len(drawn), size=drawn.shape)
+    means = np.take_along_axis(drawn, chosen, axis=0).mean(0)
     tail = 100 * (1 - COVERED) / 2
-    low, high = np.nanpercentile(values[1:], (tail, 100 - tail))
-    return Interval(float(values[0]), float(low), float(high))
+    low, high = np.percentile(means, (tail, 100 - tail))
+    return Interval(float(values[:, 0].mean()), float(low), float(high))
 
 
 def differences(
@@ -152,7 +158,8 @@ def differences(
     """Score -> setting -> split -> how much higher than the reference, for every score that was
     predicted and every split but `val`, which chose.
 
-    predictions: setting (an order) -> its runs, one a seed; the reference is one of them.
+    predictions: setting (an order) -> its runs, one a seed, in the same order of seeds; the
+    reference is one of them.
     """
     first = predictions[reference][0]
     splits = [split for split in dict.fromkeys(first.splits.tolist()) if split != "val"]

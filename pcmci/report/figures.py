@@ -1,10 +1,9 @@
-"""The drawings of a report, with Matplotlib: each a figure that can be embedded or saved."""
+"""The drawings of a report, with Matplotlib."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -13,22 +12,24 @@ from matplotlib.figure import Figure
 
 from pcmci.report.page import Hover
 
-matplotlib.rcParams.update(
-    {
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": "#98a2b3",
-        "axes.labelcolor": "#475467",
-        "xtick.color": "#475467",
-        "ytick.color": "#475467",
-        "grid.color": "#e4e7ec",
-        "figure.facecolor": "white",
-        "svg.hashsalt": "pcmci",  # the same figure gives the same bytes
-        "svg.fonttype": "path",
-    }
-)
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#98a2b3",
+    "axes.labelcolor": "#475467",
+    "xtick.color": "#475467",
+    "ytick.color": "#475467",
+    "grid.color": "#e4e7ec",
+    "figure.facecolor": "white",
+    "text.parse_math": False,  # a label may hold a dollar sign
+    "svg.hashsalt": "pcmci",  # the same figure gives the same bytes
+    "svg.fonttype": "path",
+}
+"""Ours alone: Matplotlib's own settings stay as the user has them."""
+
+styled = matplotlib.rc_context(STYLE)
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -38,6 +39,7 @@ READABLE = 60
 """More labels than these are not written at the axes of a matrix."""
 
 
+@styled
 def svg(figure: Figure) -> str:
     """The figure as an SVG element, without the XML head that HTML has no place for."""
     file = io.StringIO()
@@ -46,13 +48,7 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """NAME.png and NAME.svg in a folder, for a paper."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=200)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-
-
+@styled
 def scores_by_split(
     scores: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Sequence[str]
 ) -> Figure:
@@ -84,6 +80,7 @@ def scores_by_split(
     return figure
 
 
+@styled
 def density_curves(
     curves: Mapping[str, Sequence[float]], truth: Sequence[float], taus: Sequence[float]
 ) -> Figure:
@@ -102,6 +99,7 @@ def density_curves(
     return figure
 
 
+@styled
 def coprediction_matrices(
     matrices: Mapping[str, np.ndarray], names: Sequence[str]
 ) -> tuple[Figure, list[Hover]]:
@@ -123,7 +121,6 @@ def coprediction_matrices(
     figure.subplots_adjust(left, bottom, right, top, wspace=0.04)
     bar = figure.add_axes((right + 0.2 / width, bottom + 0.1, 0.12 / width, top - bottom - 0.2))
     figure.colorbar(panels[0].images[0], cax=bar)
-    figure.canvas.draw()  # now the axes have their places
     hovers = []
     for axes, q in zip(panels, matrices.values(), strict=True):
         place = axes.get_position()
@@ -133,6 +130,7 @@ def coprediction_matrices(
     return figure, hovers
 
 
+@styled
 def training_curves(losses: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """A panel a label set, a line an order. losses: label set -> order -> loss an epoch."""
     figure = Figure(figsize=(9, 2.9), layout="constrained")
