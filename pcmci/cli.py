@@ -386,6 +386,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where videos, features and runs go.")] = Path("demo"),
     videos: Annotated[int, typer.Option(help="Training videos to draw.", min=30)] = 600,
     epochs: Annotated[int, typer.Option(help="Epochs of each training.", min=1)] = 30,
+    as_json: AsJson = False,
 ) -> None:
     """Both phases on the kitchen world, a small world drawn by the program: no download.
 
@@ -395,8 +396,24 @@ def demo(
     from pcmci.demo import next_command
     from pcmci.report.table import orders_table, show
 
-    found = run_demo(out, videos=videos, epochs=epochs, program=sys.argv[0])
+    found = run_demo(out, videos=videos, epochs=epochs, program=sys.argv[0], progress=not as_json)
     scores = {order: run.metrics for order, run in found.runs.items()}
+    if as_json:
+        _print_json(
+            {
+                "page": str(found.page),
+                "runs": {order: str(run.path) for order, run in found.runs.items()},
+                "scores": scores,
+                "against_none": {
+                    name: {
+                        order: {split: dataclasses.asdict(i) for split, i in by_split.items()}
+                        for order, by_split in by_order.items()
+                    }
+                    for name, by_order in found.against_none.items()
+                },
+            }
+        )
+        return
     show(*(orders_table(scores, name, against) for name, against in found.against_none.items()))
     print(
         "Under a score: its difference to no stage with the 95 % interval over test videos; with "

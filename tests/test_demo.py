@@ -12,14 +12,14 @@ from pcmci.kitchen import SHIFTS, Knobs, write_world
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo"
-    return out, demo_module.demo(out, videos=20, epochs=2)
+    return out, demo_module.demo(out, videos=30, epochs=2)
 
 
 def test_the_whole_way_on_a_small_world(done):
     out, found = done
     assert list(found.runs) == ["none", "ich", "ich,ici", "ich,ici,ivc"]
     with open_store(out / "features" / "kitchen.zarr") as store:
-        assert store.counts[Status.DONE] == len(store) == 20 + 2 + 4 + 4 * 4
+        assert store.counts[Status.DONE] == len(store) == 30 + 3 + 6 + 4 * 6
         assert store.spec.vlm.weights == store.spec.video.weights == "own"
     for run in found.runs.values():
         assert run.metrics["shift-all"]["coverage"] == 1
@@ -42,11 +42,21 @@ def test_the_page_shows_what_the_runs_found(done):
 
 def test_again_nothing_is_done_again(done):
     out, found = done
-    again = demo_module.demo(out, videos=20, epochs=2)
+    again = demo_module.demo(out, videos=30, epochs=2)
     assert all(run.reused for run in again.runs.values())
     assert {name: run.metrics for name, run in again.runs.items()} == {
         name: run.metrics for name, run in found.runs.items()
     }
+
+
+def test_a_script_can_read_what_it_found(done, pcmci):
+    out, found = done
+    answer = pcmci("demo", "--out", out, "--videos", 30, "--epochs", 2, "--json")
+    assert answer.code == 0
+    assert answer.json["page"] == str(out / "index.html")
+    assert answer.json["scores"]["ich"] == found.runs["ich"].metrics
+    interval = answer.json["against_none"]["Acc"]["ich,ici"]["shift-c"]
+    assert interval["low"] <= interval["value"] <= interval["high"]
 
 
 def test_without_confounders_the_shifts_change_no_score(tmp_path):

@@ -41,24 +41,30 @@ class Demo:
     page: Path
 
 
-def demo(out: Path, *, videos: int, epochs: int, program: str = "pcmci") -> Demo:
+def demo(
+    out: Path, *, videos: int, epochs: int, program: str = "pcmci", progress: bool = True
+) -> Demo:
     """Run both phases under `out`.
 
     What is there already is not done again, so a demo that was stopped goes on.
     program: how the page's commands call it.
     """
-    world = write_world(out / "kitchen", videos=videos, val=max(1, videos // 10), test=videos // 5)
+    world = write_world(
+        out / "kitchen", videos, val=max(1, videos // 10), test=videos // 5, progress=progress
+    )
     dataset = load_dataset("kitchen", world / "videos", world)
     store_path = out / "features" / "kitchen.zarr"
     store_path.parent.mkdir(parents=True, exist_ok=True)
-    extract(dataset, store_path, SETTINGS)
+    extract(dataset, store_path, SETTINGS, progress=progress)
     with open_store(store_path) as store:
         runs = {
-            order_name(order): train_heads(store, order, out=out / "runs", epochs=epochs)
+            order_name(order): train_heads(
+                store, order, out=out / "runs", epochs=epochs, progress=progress
+            )
             for order in ORDERS
         }
         predictions = {order: [run.predictions] for order, run in runs.items()}
-        against_none = differences(predictions, reference="none")
+        against_none = differences(predictions, reference="none", progress=progress)
         commands = {
             "This page was made by": shlex.join(
                 [

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from pcmci.errors import PcmciError
 from pcmci.heads.metrics import (
@@ -153,7 +154,10 @@ def interval(values: np.ndarray, seed: int = 0) -> Interval:
 
 
 def differences(
-    predictions: Mapping[str, Sequence[Predictions]], reference: str, resamples: int = RESAMPLES
+    predictions: Mapping[str, Sequence[Predictions]],
+    reference: str,
+    resamples: int = RESAMPLES,
+    progress: bool = False,
 ) -> dict[str, dict[str, dict[str, Interval]]]:
     """Score -> setting -> split -> how much higher than the reference, for every score that was
     predicted and every split but `val`, which chose.
@@ -164,16 +168,19 @@ def differences(
     first = predictions[reference][0]
     splits = [split for split in dict.fromkeys(first.splits.tolist()) if split != "val"]
     draws = {split: Bootstrap(first, split, resamples) for split in splits}
-    found: dict[str, dict[str, dict[str, Interval]]] = {}
-    for score, (labels, _) in SCORES.items():
-        if labels not in first.labels:
-            continue
-        base = {split: draws[split].scores(predictions[reference], score) for split in splits}
-        found[score] = {
-            setting: {
-                split: interval(draws[split].scores(runs, score) - base[split]) for split in splits
+    scores = [score for score, (labels, _) in SCORES.items() if labels in first.labels]
+    # the reference first: the others are compared with it
+    settings = [reference, *(setting for setting in predictions if setting != reference)]
+    found: dict[str, dict[str, dict[str, Interval]]] = {score: {} for score in scores}
+    jobs = [(score, setting) for score in scores for setting in settings]
+    base: dict[str, np.ndarray] = {}
+    for score, setting in tqdm(jobs, "bootstrap", leave=False, disable=not progress):
+        runs = predictions[setting]
+        values = {split: draws[split].scores(runs, score) for split in splits}
+        if setting == reference:
+            base = values
+        else:
+            found[score][setting] = {
+                split: interval(values[split] - base[split]) for split in splits
             }
-            for setting, runs in predictions.items()
-            if setting != reference
-        }
     return found
