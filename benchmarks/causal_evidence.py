@@ -383,6 +383,7 @@ def main() -> None:
         "### Partners, which no video has together: mean Q in percent (truth: 0)",
         partner_table(predictions),
     ]
+    print("\n\n".join(tables), flush=True)  # the second part takes as long again
 
     small = replace(size, test=size.swept_test, seeds=size.swept_seeds)
     knobs_at: dict[Place, Knobs] = {
@@ -393,14 +394,15 @@ def main() -> None:
     stores = stores_of(options.out, knobs_at.values(), small)
     trained = {chosen: train_all(swept, SWEPT, small) for chosen, swept in stores.items()}
     swept_text, swept_numbers = sweep_tables({p: trained[k] for p, k in knobs_at.items()}, small)
-    tables += [
+    swept_tables = [
         "## One knob at a time",
         f"The other two at 0; {small.test} test videos, {small.seeds} seeds. Columns of settings: "
         "difference to `none` on the shifted split.",
         swept_text,
     ]
 
-    text = "\n\n".join(tables) + "\n"
+    print("\n\n".join(swept_tables))
+    text = "\n\n".join([*tables, *swept_tables]) + "\n"
     numbers = {
         "|".join(key): {**vars(interval(found)), "seeds": found[:, 0].tolist()}
         for key, found in scored.items()
@@ -410,7 +412,6 @@ def main() -> None:
     (options.out / "tables.md").write_text(text)
     if page:
         page.write_text(replace_tables(page.read_text(), text))
-    print(text)
 
 
 if __name__ == "__main__":
