@@ -13,12 +13,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import av
+import hypothesis
 import numpy as np
 import pytest
 
 from pcmci import cli
 
 pytest.register_assert_rewrite("store_contract")
+
+# Nothing is timed here: a busy machine is no failure.
+hypothesis.settings.register_profile("pcmci", deadline=None)
+hypothesis.settings.load_profile("pcmci")
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -27,7 +27,7 @@ def counted(n: int) -> st.SearchStrategy[np.ndarray]:
     return arrays(np.int64, n, elements=st.integers(0, 3))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_weight_is_a_video_said_so_many_times(data):
     n = data.draw(st.integers(1, 20))
@@ -43,7 +43,7 @@ def test_a_weight_is_a_video_said_so_many_times(data):
         assert np.isnan(found)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(arrays(np.float64, (8, 4), elements=st.floats(0, 1)), counted(8))
 def test_coprediction_counts_a_video_as_often_as_its_weight(p, weights):
     np.testing.assert_allclose(

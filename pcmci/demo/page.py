@@ -65,9 +65,7 @@ def _pair(dataset: Dataset, predictions: Mapping[str, Predictions]) -> Section:
     by_id = {video.id: video for video in dataset.videos}
     names = none.labels["activity"].names
     strips = []
-    for row, what in zip(
-        chosen, ("as it was filmed", "its twin, all three links broken"), strict=True
-    ):
+    for row, what in zip(chosen, ("as filmed", "its twin, all three links broken"), strict=True):
         video = by_id[str(none.ids[row])]
         answers = [
             (f"{order}: {names[int(_logits(seen)[row].argmax())]}", _right(seen, row))
@@ -187,18 +185,12 @@ def _number(value: float | None) -> float:
 
 
 def _implausible(q: Mapping[str, np.ndarray], q_train: np.ndarray, names: tuple[str, ...]) -> Table:
-    rows: list[list[str | float]] = []
+    rows: list[list[str]] = []
     for order, matrix in q.items():
         above = np.argwhere(implausible_pairs(matrix, q_train, TAU))
         worst = sorted(above.tolist(), key=lambda pair: -matrix[pair[0], pair[1]])[:PAIRS]
         rows += [
-            [
-                order,
-                names[i],
-                names[j],
-                round(float(matrix[i, j]), 2),
-                round(float(q_train[i, j]), 2),
-            ]
+            [order, names[i], names[j], f"{matrix[i, j]:.2f}", f"{q_train[i, j]:.2f}"]
             for i, j in worst
         ]
     return Table(
