@@ -1,6 +1,6 @@
 """Are the confounders gone? All orders, seeds, labels and baselines on the kitchen world.
 
-    python benchmarks/causal_evidence.py --out /tmp/evidence            1 to 2 hours on 2 cores
+    python benchmarks/causal_evidence.py --out /tmp/evidence            about an hour on 2 cores
     python benchmarks/causal_evidence.py --out /tmp/evidence --quick    minutes, to see it run
 
 1. The world at its own knobs: all 16 orders x seeds on the test and on every shift, with
@@ -233,6 +233,20 @@ def same_eyes_table(scored: Scored, predictions: Runs) -> str:
     return table(["", *SPLITS], rows)
 
 
+def order_table(scored: Scored, predictions: Runs) -> str:
+    """What the other order of two stages changes."""
+    pairs = [("ici,ich", "ich,ici"), ("ivc,ich", "ich,ivc"), ("ivc,ici", "ici,ivc")]
+    rows = []
+    for name in ("Acc", "mAP"):
+        for one, other in pairs:
+            if one in predictions and other in predictions:
+                cells = [
+                    signed(interval(scored[name, one, s] - scored[name, other, s])) for s in SPLITS
+                ]
+                rows.append([f"{name}: {one} against {other}", *cells])
+    return table(["", *SPLITS], rows)
+
+
 def density_table(predictions: Runs) -> str:
     """ODD and implausible pairs at three thresholds on the test, means over seeds."""
     taus = (0.3, 0.6, 0.9)
@@ -379,6 +393,7 @@ def main() -> None:
         "in twenty does by chance).",
         *(f"### {name}\n\n{score_table(scored, predictions, name)}" for name in SCORES),
         f"### Difference to `{SAME_EYES}`\n\n{same_eyes_table(scored, predictions)}",
+        f"### The order of two stages\n\n{order_table(scored, predictions)}",
         f"### ODD over tau, test\n\n{density_table(predictions)}",
         "### Partners, which no video has together: mean Q in percent (truth: 0)",
         partner_table(predictions),

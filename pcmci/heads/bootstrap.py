@@ -27,6 +27,7 @@ from pcmci.heads.scoring import sigmoid
 
 RESAMPLES = 2000
 COVERED = 0.95
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether all of the interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
+        """Whether all of the interval lies on one side of 0, by more than a rounding error."""
+        return self.low > ROUNDING or self.high < -ROUNDING
 
 
 def session_weights(sessions: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
