@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pcmci.report.page import Hover
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # its keys' type differs between versions of Matplotlib
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
