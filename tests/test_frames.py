@@ -64,6 +64,8 @@ class Film:
         width, height = self.size
         x265 = self.codec == "libx265"
         x264 = {f"x26{4 + x265}-params": self.x264 + ":log-level=none" * x265} if self.x264 else {}
+        if self.codec == "libx264":
+            x264["mbtree"] = "0"  # with it, the bits depend on what lay in memory before
         with av.open(str(path), "w", options=self.muxer) as container:
             stream = container.add_stream(self.codec, rate=25, options={**self.options, **x264})
             stream.width, stream.height, stream.pix_fmt = width, height, self.pixels
@@ -596,14 +598,17 @@ def test_flipped_bits(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[st
             reasons.append(str(error))
             continue
         given = {frame.tobytes() for frame in found.values()}
+        decoded: dict[bool, set[bytes]] = {True: set(), False: set()}  # by whether it is damaged
         with av.open(str(hurt)) as container:
             container.streams.video[0].codec_context.thread_count = 1
             try:
                 for frame in container.decode(video=0):
-                    damaged = frame.is_corrupt and frame.to_ndarray(format="rgb24").tobytes()
-                    assert damaged not in given
+                    picture = frame.to_ndarray(format="rgb24").tobytes()
+                    decoded[bool(frame.is_corrupt)].add(picture)
             except av.FFmpegError:
                 pass
+        # A lost frame is concealed by the one before it, which is sound where it stands.
+        assert not given & (decoded[True] - decoded[False])
     assert 5 < len(reasons) < 40
     assert all(0 < len(reason) < 200 and "\n" not in reason for reason in reasons)
     assert capfd.readouterr() == ("", "")
