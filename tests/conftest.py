@@ -21,9 +21,11 @@ from pcmci import cli
 
 pytest.register_assert_rewrite("store_contract")
 
-# Nothing is timed here: a busy machine is no failure.
-hypothesis.settings.register_profile("pcmci", deadline=None)
-hypothesis.settings.load_profile("pcmci")
+# Nothing is timed here: a busy machine is no failure. Everyone's run tries the same examples, so
+# that a change breaks a test and not the weather; HYPOTHESIS_PROFILE=search looks for new ones.
+hypothesis.settings.register_profile("pcmci", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "pcmci"))
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -44,7 +44,7 @@ def test_a_weight_is_a_video_said_so_many_times(data):
 
 
 @settings(max_examples=30)
-@given(arrays(np.float64, (8, 4), elements=st.floats(0, 1)), counted(8))
+@given(arrays(np.float32, (8, 4), elements=st.floats(0, 1, width=32)), counted(8))
 def test_coprediction_counts_a_video_as_often_as_its_weight(p, weights):
     np.testing.assert_allclose(
         coprediction(p, weights), coprediction(np.repeat(p, weights, axis=0)), atol=1e-12
