@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pcmci.errors import UsageError
+from pcmci.heads.attention import attention
 from pcmci.heads.config import ModelConfig
-from pcmci.heads.decoder import Decoder, cross_attention, grouped_linear
+from pcmci.heads.decoder import Decoder, grouped_linear
 
 B, N, M, D, HEADS = 3, 5, 6, 16, 4
 CONFIG = ModelConfig(decoder_heads=HEADS, feedforward=24, dropout=0.25)
@@ -38,20 +39,18 @@ def influence(logits: Tensor, inputs: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("heads", [1, 4, D])
-def test_cross_attention_is_torchs(heads: int) -> None:
+def test_attention_is_torchs(heads: int) -> None:
     query, key, value = draw(B, N, D), draw(B, M, D), draw(B, M, D)
     reference = nn.MultiheadAttention(D, heads, bias=False, batch_first=True).double()
     with torch.no_grad():  # its projections become the identity
         reference.in_proj_weight.copy_(torch.eye(D).repeat(3, 1))
         reference.out_proj.weight.copy_(torch.eye(D))
     expected, _ = reference(query, key, value, need_weights=False)
-    torch.testing.assert_close(cross_attention(query, key, value, heads), expected)
+    torch.testing.assert_close(attention(query, key, value, heads), expected)
 
 
 def test_one_query_for_all_videos_is_the_same_as_one_each() -> None:
     query, tokens = draw(1, N, D), draw(B, M, D)
-    each = cross_attention(query.expand(B, N, D), tokens, tokens, HEADS)
-    torch.testing.assert_close(cross_attention(query, tokens, tokens, HEADS), each)
     decoder = make()
     torch.testing.assert_close(decoder(query, tokens), decoder(query.expand(B, N, D), tokens))
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError, StoreError, UsageError
-from pcmci.heads import run as run_module
+from pcmci.heads import learning
 from pcmci.heads.config import ORDERS
 from pcmci.heads.features import open_features
 from pcmci.heads.run import load_run, train_heads
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_bits(store, tmp_path, order):
 
 def test_a_run_that_is_there_is_not_trained_again(store, tmp_path, monkeypatch):
     first = train_heads(store, (), out=tmp_path, **QUICK)
-    monkeypatch.setattr(run_module, "fit", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(learning, "fit_together", lambda *a, **k: pytest.fail("trained again"))
     again = train_heads(store, (), out=tmp_path, **QUICK)
     assert again.reused
     assert again.path == first.path
@@ -107,7 +107,7 @@ def test_a_run_that_breaks_off_leaves_nothing(store, tmp_path, monkeypatch):
     def broken(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "save_file", broken)
+    monkeypatch.setattr(learning, "save_file", broken)
     with pytest.raises(KeyboardInterrupt):
         train_heads(store, (), out=tmp_path, **QUICK)
     assert not list(tmp_path.iterdir())

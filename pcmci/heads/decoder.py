@@ -10,18 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcmci.errors import UsageError
+from pcmci.heads.attention import attention
 from pcmci.heads.config import ModelConfig
 from pcmci.heads.relations import Relations
-
-
-def cross_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention in `heads` parts of the width.
-
-    query: [B or 1, N, D]. key, value: [B, M, D]. Returns [B, N, D].
-    """
-    query = query.expand(key.shape[0], -1, -1)
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(-3, -2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2)
 
 
 def grouped_linear(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -73,7 +64,8 @@ class Decoder(nn.Module):
         if self.among is not None and self.norm_among is not None:
             text = self.norm_among(text + self.among(text))
         key, value = self.key_value(tokens).chunk(2, dim=-1)
-        attended = self.out(cross_attention(self.query(text), key, value, self.heads))
+        query = self.query(text).expand(len(tokens), -1, -1)
+        attended = self.out(attention(query, key, value, self.heads))
         if dropout is not None:
             attended = attended * dropout[0]
         z = self.norm_attention(text + attended)

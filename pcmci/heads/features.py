@@ -7,7 +7,7 @@ video once an epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -27,7 +27,7 @@ WEIGHTS = "weights"
 @dataclass(frozen=True)
 class Batch:
     """rows: [B] rows of the store. vlm: [B, L, D]. video: [B, Lv, Dv]. weights: [B, N, L] or None.
-    All but the rows are float32 on the device."""
+    All but the rows are float32 on the device. Of S runs: [S, ...] everything."""
 
     rows: np.ndarray
     vlm: Tensor
@@ -70,6 +70,24 @@ def open_features(
     return StreamedFeatures(arrays, store.chunk_rows, device, budget)
 
 
+def batches_of_runs(
+    features: Features, rows: np.ndarray, batch_size: int, rngs: Sequence[np.random.Generator]
+) -> Iterator[Batch]:
+    """What `features.batches` gives each of S runs with its own `rng`, side by side [S, ...]."""
+    if isinstance(features, ResidentFeatures):
+        yield from features.batches_of_runs(rows, batch_size, rngs)
+        return
+    each = [features.batches(rows, batch_size, rng) for rng in rngs]
+    for batches in zip(*each, strict=True):
+        weights = [batch.weights for batch in batches if batch.weights is not None]
+        yield Batch(
+            np.stack([batch.rows for batch in batches]),
+            torch.stack([batch.vlm for batch in batches]),
+            torch.stack([batch.video for batch in batches]),
+            torch.stack(weights) if weights else None,
+        )
+
+
 class ResidentFeatures:
     """Everything on the device, in the store's own float16."""
 
@@ -88,12 +106,22 @@ class ResidentFeatures:
         self, rows: np.ndarray, batch_size: int, rng: np.random.Generator | None = None
     ) -> Iterator[Batch]:
         order = rows if rng is None else rng.permutation(rows)
-        views = _draw_views(len(rows), self._views, rng)
+        yield from self._gathered(order, _draw_views(len(rows), self._views, rng), batch_size)
+
+    def batches_of_runs(
+        self, rows: np.ndarray, batch_size: int, rngs: Sequence[np.random.Generator]
+    ) -> Iterator[Batch]:
+        drawn = [(rng.permutation(rows), _draw_views(len(rows), self._views, rng)) for rng in rngs]
+        order, views = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
+        yield from self._gathered(order, views, batch_size)
+
+    def _gathered(self, order: np.ndarray, views: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """order, views: [..., m]."""
         # One transfer of indices an epoch; every batch is then gathered on the device.
         places = torch.from_numpy(self._place[order]).to(self._device)
         on_device = torch.from_numpy(views).to(self._device)
-        for start in range(0, len(order), batch_size):
-            part = slice(start, start + batch_size)
+        for start in range(0, order.shape[-1], batch_size):
+            part = (..., slice(start, start + batch_size))
             at = places[part], on_device[part]
             arrays = {name: array[at].float() for name, array in self._arrays.items()}
             yield Batch(order[part], arrays["vlm"], arrays["video"], arrays.get(WEIGHTS))

@@ -29,12 +29,15 @@ class ICH(nn.Module):
     worst relative one of any plan so far.
     """
 
+    lam: Tensor
     marginal_error: Tensor
 
     def __init__(self, width: int, n_labels: int, config: ModelConfig, *, frozen: bool) -> None:
         super().__init__()
         self.config = config.transport
         self.frozen = frozen
+        lam = torch.tensor(config.transport.lam, dtype=torch.float64)
+        self.register_buffer("lam", lam, persistent=False)
         self.register_buffer("marginal_error", torch.zeros(()), persistent=False)
         self.mixer = stage_mixer("features", width, n_labels, config)
         self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
@@ -43,8 +46,9 @@ class ICH(nn.Module):
         assert streams.frames is not None  # `PCMCI.uses_frames` says so
         weights = streams.weights
         if not self.frozen:
-            weights, error = alignment(streams.text, streams.frames, self.config)
-            self.marginal_error = torch.maximum(self.marginal_error, error.max())
+            weights, error = alignment(streams.text, streams.frames, self.config, lam=self.lam)
+            # in place: where runs are stacked, this is a part of the stack's
+            self.marginal_error.copy_(torch.maximum(self.marginal_error, error.max()))
         assert weights is not None  # PCMCI.forward sees to it
         h = proxy(weights, streams.frames)
         return dataclasses.replace(streams, text=self.norm(self.mixer(streams.text, h)))

@@ -9,21 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcmci.errors import UsageError
+from pcmci.heads.attention import attention
 
 
 def relate(x: Tensor, w_qkv: Tensor, w_r: Tensor, bases: int) -> Tensor:
     """R(X): every basis attends over all pairs of rows in its own D/K dimensions.
 
-    x: [..., N, D]. w_qkv: [3D, D], the bases' maps D to D/K for queries, keys and values, one
-    above the other. w_r: [D, D]. Returns [..., N, D].
+    x: [B, N, D]. w_qkv: [3D, D], the bases' maps D to D/K for queries, keys and values, one
+    above the other. w_r: [D, D]. Returns [B, N, D].
     G_k(X) = softmax(X Q_k (X K_k)^T / sqrt(D/K)) X V_k.
     """
-    q, k, v = (
-        part.unflatten(-1, (bases, -1)).transpose(-3, -2)  # [..., K, N, D/K]
-        for part in F.linear(x, w_qkv).chunk(3, dim=-1)
-    )
-    attended = F.scaled_dot_product_attention(q, k, v)
-    return F.linear(attended.transpose(-3, -2).flatten(-2), w_r)
+    query, key, value = F.linear(x, w_qkv).chunk(3, dim=-1)
+    return F.linear(attention(query, key, value, bases), w_r)
 
 
 class Relations(nn.Module):

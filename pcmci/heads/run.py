@@ -3,64 +3,44 @@
     config.json  model.safetensors  metrics.json  predictions.npz  coprediction.npz  tensorboard/
 
 The folder's name is made from the run's content: the store's, every setting, the seed. A run that
-is there already is not trained again. The folder appears whole or not at all.
+is there already is not trained again. The folder appears whole or not at all; of a run that
+diverged there is a `<folder>.failed.json` instead.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch.utils.tensorboard import SummaryWriter
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from pcmci.cache.schema import StoreSpec
 from pcmci.cache.store import Store
 from pcmci.device import choose_device, choose_precision
 from pcmci.errors import PcmciError, UsageError
-from pcmci.heads.config import (
-    STAGES,
-    ModelConfig,
-    TrainConfig,
-    TransportConfig,
-    configure,
-    order_name,
-    parse_labels,
-    parse_order,
-)
-from pcmci.heads.features import Features, open_features
-from pcmci.heads.frozen import frozen_weights
-from pcmci.heads.ich import ICH
-from pcmci.heads.metrics import coprediction
-from pcmci.heads.model import PCMCI, ich_is_frozen
-from pcmci.heads.predictions import LabelPredictions, Predictions
-from pcmci.heads.scoring import Scores, score, score_split, sigmoid, softmax
-from pcmci.heads.splits import training_splits
-from pcmci.heads.training import History, build_model, fit, predict_logits
+from pcmci.heads.config import STAGES, configure, order_name, parse_labels, parse_order
+from pcmci.heads.learning import Learner, OnEpoch
+from pcmci.heads.model import PCMCI
+from pcmci.heads.predictions import Predictions
+from pcmci.heads.recipe import RUN_FORMAT, Recipe, model_config
+from pcmci.heads.scoring import Scores, sigmoid, softmax
+from pcmci.heads.training import DivergedError, build_model
 
-RUN_FORMAT = 1
 VIDEOS_A_PASS = 32
 """In `Run.predict`."""
-MARGINAL_ERROR = "transport marginal error"
-"""The worst of all plans of a run, relative."""
-
-HEADLINE = {"activity": "Acc", "steps": "mAP"}
-"""The score that validation chooses by."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +83,7 @@ class Run:
             for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
-        config = _model_config(self.config["model"])
+        config = model_config(self.config["model"])
         model = build_model(config, state["text"].numpy(), self.spec.video.width, seed=0)
         model.load_state_dict(state)
         return model.eval()
@@ -149,38 +129,134 @@ def train_heads(
     """
     order = parse_order(order) if isinstance(order, str) else order
     labels = parse_labels(labels) if isinstance(labels, str) else labels
-    model_config, config = configure(order, labels or store.spec.label_sets, values)
-    _check_labels(store, config.labels)
+    model, config = configure(order, labels or store.spec.label_sets, values)
+    check_labels(store, config.labels)
     on = choose_device(device)
-    precision = choose_precision(precision, on)
-    record = _record(store, model_config, config, on, precision)
-    folder = Path(out) / _folder_name(store, model_config, config, record["key"])
-    if folder.exists() and not overwrite:
-        return _reused(folder, record["key"])
+    recipe = Recipe(model, config, choose_precision(precision, on), on.type)
+    there = find_run(store, recipe, out)
+    if there and not overwrite:
+        return there
+    with _bars(recipe, progress) as on_epoch:
+        (run,) = make_runs(
+            store, [recipe], out, on, memory,
+            overwrite=overwrite, progress=progress, on_epoch=on_epoch,
+        )  # fmt: skip
+    if isinstance(run, DivergedError):
+        raise run
+    return run
 
-    # A folder of its own, for two processes and two threads may make the same run.
-    partial = _partial_folder(Path(out), folder.name)
+
+def make_runs(
+    store: Store,
+    recipes: Sequence[Recipe],
+    out: str | Path,
+    device: torch.device,
+    memory: int | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+    on_epoch: OnEpoch = lambda labels, epoch, losses: None,
+) -> list[Run | DivergedError]:
+    """Train runs that can be stacked (the same `Recipe.stack_key`) together and write a folder
+    each; an error for each that diverged. See `train_heads`."""
+    out = Path(out)
+    partial: list[Path] = []
     try:
-        learner = _Learner(store, model_config, config, on, precision, memory, progress, partial)
-        learner.run(record)
-        if overwrite and folder.exists():
-            shutil.rmtree(folder)
-        try:
-            partial.rename(folder)
-        except OSError as error:
-            if folder.exists():  # somebody else made the same run meanwhile
-                return _reused(folder, record["key"])
-            raise PcmciError(f"{folder} cannot be written: {error.strerror}") from error
+        # Folders of their own, for two processes and two threads may make the same run.
+        for recipe in recipes:
+            partial.append(_partial_folder(out, recipe.folder_name(store)))
+        learner = Learner(store, recipes, device, memory, progress=progress, on_epoch=on_epoch)
+        failed = learner.learn(partial)
+        return [
+            _keep_failure(store, recipe, out, error)
+            if error
+            else _keep_run(store, recipe, out, folder, overwrite)
+            for recipe, folder, error in zip(recipes, partial, failed, strict=True)
+        ]
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for folder in partial:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_run(store: Store, recipe: Recipe, out: str | Path) -> Run | None:
+    """The run that was made from this recipe already. Raises PcmciError where its folder is
+    damaged or holds another."""
+    folder = Path(out) / recipe.folder_name(store)
+    if not folder.exists():
+        return None
+    run = load_run(folder)
+    if run.config["key"] != recipe.key(store):
+        raise PcmciError(f"{folder} holds another run of the same short name: move it away")
+    return dataclasses.replace(run, reused=True)
+
+
+def find_failure(store: Store, recipe: Recipe, out: str | Path) -> DivergedError | None:
+    """Why the run of this recipe came to nothing, where it was tried and did."""
+    try:
+        record = json.loads(_failure_file(store, recipe, out).read_text())
+        if record["key"] != recipe.key(store):
+            return None
+        return DivergedError(record["epoch"], record["step"], record["what"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        path = _failure_file(store, recipe, out)
+        raise PcmciError(f"{path}: the record cannot be read: {error}") from error
+
+
+def _failure_file(store: Store, recipe: Recipe, out: str | Path) -> Path:
+    return Path(out) / f"{recipe.folder_name(store)}.failed.json"
+
+
+def _keep_failure(store: Store, recipe: Recipe, out: Path, error: DivergedError) -> DivergedError:
+    file = _failure_file(store, recipe, out)
+    record = {
+        "key": recipe.key(store), "reason": str(error),
+        "epoch": error.epoch, "step": error.step, "what": error.what,
+    }  # fmt: skip
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.replace(file)
+    return error
+
+
+def _keep_run(store: Store, recipe: Recipe, out: Path, partial: Path, overwrite: bool) -> Run:
+    folder = out / recipe.folder_name(store)
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    try:
+        partial.rename(folder)
+    except OSError as error:
+        if meanwhile := find_run(store, recipe, out):  # somebody else made the same run
+            return meanwhile
+        raise PcmciError(f"{folder} cannot be written: {error.strerror}") from error
+    _failure_file(store, recipe, out).unlink(missing_ok=True)
     return load_run(folder)
 
 
-def _reused(folder: Path, key: str) -> Run:
-    run = load_run(folder)
-    if run.config["key"] != key:
-        raise PcmciError(f"{folder} holds another run of the same short name: move it away")
-    return dataclasses.replace(run, reused=True)
+@contextmanager
+def _bars(recipe: Recipe, progress: bool) -> Iterator[OnEpoch]:
+    """A bar a label set, as long as its training takes."""
+    bars: dict[str, tqdm[Any]] = {}
+    config = recipe.train
+
+    def on_epoch(labels: str, epoch: int, losses: list[float]) -> None:
+        if labels not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[labels] = tqdm(
+                total=config.epochs, unit="epoch", disable=not progress,
+                desc=f"{labels} {order_name(recipe.model.order)} seed {config.seed}",
+                mininterval=0.1 if sys.stderr.isatty() else 30,  # a job's log needs no more
+            )  # fmt: skip
+        bars[labels].set_postfix(loss=f"{losses[0]:.4f}", refresh=False)
+        bars[labels].update()
+
+    try:
+        yield on_epoch
+    finally:
+        for bar in bars.values():
+            bar.close()
 
 
 def _partial_folder(out: Path, name: str) -> Path:
@@ -215,263 +291,11 @@ def load_run(path: str | Path) -> Run:
         raise PcmciError(f"{path}: the run cannot be read: {error}") from error
 
 
-class _Learner:
-    """The work of one run, label set by label set."""
-
-    def __init__(
-        self,
-        store: Store,
-        model: ModelConfig,
-        config: TrainConfig,
-        device: torch.device,
-        precision: str,
-        memory: int | None,
-        progress: bool,
-        folder: Path,
-    ) -> None:
-        self.store, self.model_config, self.config = store, model, config
-        self.device, self.precision, self.memory = device, precision, memory
-        self.progress, self.folder = progress, folder
-        self.splits = training_splits(
-            np.array(store.splits), np.array(store.groups), store.activity, config.validation
-        )
-        self.done = np.zeros(len(store), dtype=bool)
-        self.done[store.done_rows] = True
-        self.scored = np.flatnonzero(self.splits != "train")
-        _check_something_there(self.splits, self.done)
-
-    def run(self, record: dict[str, Any]) -> None:
-        """Write everything into the folder."""
-        predictions: dict[str, LabelPredictions] = {}
-        heads: dict[str, dict[str, Any]] = {}
-        tensors: dict[str, torch.Tensor] = {}
-        with SummaryWriter(str(self.folder / "tensorboard")) as board:
-            for labels in self.config.labels:
-                model, predictions[labels], heads[labels] = self._learn(labels, board)
-                for name, tensor in model.state_dict().items():
-                    tensors[f"{labels}.{name}"] = tensor.cpu().contiguous()
-        whole = self._predictions(predictions)
-        scores = score(whole)
-        save_file(tensors, self.folder / "model.safetensors")
-        whole.save(self.folder / "predictions.npz")
-        np.savez(self.folder / "coprediction.npz", **_matrices(whole))  # type: ignore[arg-type]
-        _write_json(self.folder / "metrics.json", {"scores": scores, "heads": heads})
-        _write_json(self.folder / "config.json", record)
-
-    def _learn(
-        self, labels: str, board: SummaryWriter
-    ) -> tuple[PCMCI, LabelPredictions, dict[str, Any]]:
-        began = time.perf_counter()
-        store, config = self.store, self.config
-        target = store.activity if labels == "activity" else store.steps
-        train = np.flatnonzero((self.splits == "train") & self.done & self._labelled(labels))
-        readable = self.scored[self.done[self.scored]]
-        if len(train) == 0:
-            raise PcmciError(f"no training video with features has {labels} labels")
-        info: dict[str, Any] = {}
-        weights = None
-        if "ich" in self.model_config.order and ich_is_frozen(self.model_config):
-            frozen = frozen_weights(
-                store, labels, self.model_config.transport, self.device, self.progress
-            )
-            weights = frozen.weights
-            info[MARGINAL_ERROR] = frozen.marginal_error
-        features = open_features(
-            store, np.concatenate([train, readable]), weights, self.device, self.memory
-        )
-        model = build_model(
-            self.model_config, store.text(labels), store.spec.video.width, config.seed
-        )
-        dtype = torch.int64 if labels == "activity" else torch.float32
-        targets = torch.from_numpy(np.asarray(target)).to(self.device, dtype)
-
-        def predict() -> np.ndarray:
-            logits = np.full((len(store), len(store.spec.labels(labels))), -np.inf, np.float32)
-            logits[readable] = predict_logits(
-                model, features, readable, config.batch_size, self.precision
-            )
-            return logits[self.scored]
-
-        latest: dict[int, np.ndarray] = {}
-
-        def look(epoch: int) -> dict[str, float]:
-            latest.clear()
-            latest[epoch] = predict()
-            return self._headlines(labels, latest[epoch])
-
-        steps = f"{labels} {order_name(self.model_config.order)} seed {config.seed}"
-        interval = 0.1 if sys.stderr.isatty() else 30  # a job's log needs no more
-        with tqdm(
-            total=config.epochs, desc=steps, unit="epoch", disable=not self.progress,
-            mininterval=interval,
-        ) as bar:  # fmt: skip
-
-            def on_epoch(epoch: int, loss: float) -> None:
-                board.add_scalar(f"{labels}/loss", loss, epoch)
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                bar.update()
-
-            history = fit(
-                model, features, train, targets, config,
-                precision=self.precision, look=look, on_epoch=on_epoch,
-            )  # fmt: skip
-        for epoch, seen in history.looks.items():
-            for split, value in seen.items():
-                board.add_scalar(f"{labels}/{HEADLINE[labels]} {split}", value, epoch)
-        info |= self._facts(labels, model, features, history, len(train))
-        ich = dict(model.stages.items()).get("ich")
-        if isinstance(ich, ICH) and not ich.frozen:
-            info[MARGINAL_ERROR] = float(ich.marginal_error)
-        info["seconds"] = time.perf_counter() - began
-        logits = latest[history.chosen] if history.chosen in latest else predict()
-        return model, self._label_predictions(labels, logits), info
-
-    def _labelled(self, labels: str) -> np.ndarray:
-        """[n] bool: the videos that the label set says something about."""
-        if labels == "activity":
-            return self.store.activity >= 0
-        if self.store.spec.labels("steps").unlabelled_last:
-            return self.store.steps.sum(1) > 0
-        return np.ones(len(self.store), dtype=bool)
-
-    def _label_predictions(self, labels: str, logits: np.ndarray) -> LabelPredictions:
-        label_set = self.store.spec.labels(labels)
-        target = self.store.activity if labels == "activity" else self.store.steps
-        return LabelPredictions(
-            names=label_set.names,
-            background=label_set.background,
-            unlabelled_last=label_set.unlabelled_last,
-            logits=logits,
-            target=target[self.scored],
-            q_train=self.q_train if labels == "steps" else np.zeros((0, 0)),
-        )
-
-    def _predictions(self, labels: dict[str, LabelPredictions]) -> Predictions:
-        return Predictions(
-            ids=np.array(self.store.ids)[self.scored],
-            splits=self.splits[self.scored],
-            sessions=np.array(self.store.sessions)[self.scored],
-            present=self.done[self.scored],
-            labels=labels,
-        )
-
-    @cached_property
-    def q_train(self) -> np.ndarray:
-        """[N, N] the co-prediction matrix of the training labels."""
-        return coprediction(self.store.steps[self.splits == "train"])
-
-    def _headlines(self, labels: str, logits: np.ndarray) -> dict[str, float]:
-        """split -> headline score, of validation and test: what is looked at while training."""
-        seen = self._predictions({labels: self._label_predictions(labels, logits)})
-        headlines = {}
-        for split in ("val", "test"):
-            rows = seen.splits == split
-            value = score_split(seen, rows, taus=()).get(HEADLINE[labels]) if rows.any() else None
-            if value is not None:
-                headlines[split] = float(value)
-        return headlines
-
-    def _facts(
-        self, labels: str, model: PCMCI, features: Features, history: History, videos: int
-    ) -> dict[str, Any]:
-        trained = model.trained_parameters()
-        frozen = self.store.spec.vlm.parameters + self.store.spec.video.parameters
-        best = history.best("test")
-        return {
-            "trained parameters": trained,
-            "trained share": trained / (trained + frozen),
-            "training videos": videos,
-            "features": features.kind,
-            "chosen epoch": history.chosen,
-            "chosen by": "validation" if history.best("val") else "last epoch",
-            "best-on-test": None
-            if best is None
-            else {"score": HEADLINE[labels], "value": best[1], "epoch": best[0]},
-            "loss": history.loss,
-            "looks": {str(epoch): seen for epoch, seen in history.looks.items()},
-        }
-
-
-def _check_labels(store: Store, labels: tuple[str, ...]) -> None:
+def check_labels(store: Store, labels: tuple[str, ...]) -> None:
+    """Raises UsageError for a label set that the store does not have."""
     for name in labels:
         if name not in store.spec.label_sets:
             has = ", ".join(store.spec.label_sets) or "none"
             raise UsageError(f"--labels {name!r}: {store.path} has these label sets: {has}")
     if not labels:
         raise UsageError(f"{store.path} has no labels to learn from")
-
-
-def _check_something_there(splits: np.ndarray, done: np.ndarray) -> None:
-    counts = {name: int((splits == name).sum()) for name in dict.fromkeys(splits.tolist())}
-    if not (done & (splits == "train")).any():
-        raise PcmciError(f"the store has no training video with features (its splits: {counts})")
-    if not (done & (splits != "train")).any():
-        raise PcmciError(f"the store has no video to score (its splits: {counts})")
-
-
-def _record(
-    store: Store, model: ModelConfig, config: TrainConfig, device: torch.device, precision: str
-) -> dict[str, Any]:
-    content = {
-        "format": RUN_FORMAT,
-        "content_digest": store.content_digest,
-        "model": dataclasses.asdict(model),
-        "train": dataclasses.asdict(config),
-        "precision": precision,
-        "device": device.type,
-    }
-    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return {
-        "format": RUN_FORMAT,
-        "key": key,
-        "model": content["model"],
-        "train": content["train"],
-        "store": {
-            "path": str(store.path),
-            "fingerprint": store.fingerprint,
-            "content_digest": store.content_digest,
-            "spec": json.loads(store.spec.to_json()),
-        },
-        "machine": {
-            "device": str(device),
-            "precision": precision,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "pcmci": version("pcmci"),
-        },
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _folder_name(store: Store, model: ModelConfig, config: TrainConfig, key: str) -> str:
-    order = "-".join(model.order) or "none"
-    labels = "+".join(config.labels)
-    return f"{store.spec.dataset}_{labels}_{order}_seed{config.seed}_{key[:8]}"
-
-
-def _matrices(predictions: Predictions) -> dict[str, np.ndarray]:
-    """The co-prediction matrices of the test split, predicted and true, with the names."""
-    test = (predictions.splits == "test") & predictions.present
-    matrices = {}
-    for labels, part in predictions.labels.items():
-        rows = test & (part.target >= 0) if labels == "activity" else test
-        if not rows.any():
-            continue
-        logits, target = part.logits[rows], part.target[rows]
-        if labels == "activity":
-            p, target = softmax(logits), np.eye(len(part.names))[target]
-        else:
-            p = sigmoid(logits)
-        matrices[f"{labels}/names"] = np.array(part.names)
-        matrices[f"{labels}/q"] = coprediction(p)
-        matrices[f"{labels}/q_truth"] = coprediction(target)
-    return matrices
-
-
-def _model_config(raw: dict[str, Any]) -> ModelConfig:
-    transport = TransportConfig(**raw["transport"])
-    return ModelConfig(**{**raw, "order": tuple(raw["order"]), "transport": transport})
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcmci.heads.config import TransportConfig
+from pcmci.heads.vmap_rules import run_by_run, with_rule
 
 STEP_TOLERANCE = 1e-4
 """Plans inside a training step, in float32, are solved to this relative marginal error."""
@@ -26,26 +27,36 @@ def log_similarity(text: Tensor, frames: Tensor, temperature: float) -> Tensor:
     return F.normalize(text, dim=-1) @ F.normalize(frames, dim=-1).mT / temperature
 
 
-def transport_plan(
-    log_s: Tensor, lam: float, tolerance: float, max_iterations: int, gradient: str = "detach"
+def _transport_plan(
+    log_s: Tensor,
+    lam: float | Tensor,
+    tolerance: float,
+    max_iterations: int,
+    gradient: str = "detach",
 ) -> Tensor:
     """P* = argmin over P in U of <P, -log S> - lam Ent(P).
 
     log_s: [B, N, L]. tolerance: of the row sums, relative to 1/N. Returns P* [B, N, L]; rows sum to
     1/N and columns to 1/L, as far as `marginal_error` says: POT warns of nothing when it runs out
-    of iterations.
+    of iterations. NaN where log S is not finite. lam: a number, or a tensor that holds one.
     """
+    if not torch.isfinite(log_s).all():  # a run that diverged: no iteration would mend it
+        return torch.full_like(log_s, torch.nan)
     # POT's checks and its value term need no graph unless the gradient goes through the loop.
     with torch.set_grad_enabled(gradient == "autodiff" and torch.is_grad_enabled()):
         solved = ot.solve_batch(
             -log_s,
-            reg=lam,
+            reg=float(lam),
             method="log_sinkhorn",
             max_iter=max_iterations,
             tol=tolerance / log_s.shape[-2],  # POT's is absolute
             grad=gradient,
         )
     return solved.plan
+
+
+# POT iterates until the whole batch is solved: a run's plans must not depend on its company.
+transport_plan = with_rule(_transport_plan, run_by_run)
 
 
 def marginal_error(plan: Tensor) -> Tensor:
@@ -81,12 +92,18 @@ def needs_plan(config: TransportConfig) -> bool:
 
 
 def alignment(
-    text: Tensor, frames: Tensor, config: TransportConfig, *, exact: bool = False
+    text: Tensor,
+    frames: Tensor,
+    config: TransportConfig,
+    *,
+    exact: bool = False,
+    lam: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """S~ for a batch of videos, and how well its plans were solved.
 
     text: [B or 1, N, D]. frames: [B, L, D]. exact: solve in float64 to `config.tolerance` (the
     plans that are kept); otherwise in float32 to STEP_TOLERANCE (inside a training step).
+    lam: instead of the config's.
     Returns S~ [B, N, L] and the marginal error [B] (zeros where no plan is needed).
     """
     with torch.autocast(text.device.type, enabled=False):
@@ -96,7 +113,7 @@ def alignment(
             return refine(log_s, None, config.refine), log_s.new_zeros(len(log_s))
         plan = transport_plan(
             log_s,
-            config.lam,
+            config.lam if lam is None else lam,
             config.tolerance if exact else max(config.tolerance, STEP_TOLERANCE),
             config.max_iterations,
             config.gradient,
