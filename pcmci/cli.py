@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from pcmci.heads.config import (
     parse_taus,
 )
 from pcmci.heads.config import settings as run_settings
+from pcmci.heads.grid import parse_grid, parse_orders, parse_seeds
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -196,6 +198,164 @@ def train_heads(
         _print_json({"run": str(run.path), "reused": run.reused, **_run_facts(run)})
     else:
         _show_run(run)
+
+
+@app.command()
+@with_flags({name: entry for name, entry in run_settings().items() if name != "seed"})
+def ablate(
+    orders: Annotated[
+        str, typer.Option(help='all (16), paper (11), or some: "none; ich,ici; ici,ich".')
+    ] = "all",
+    seeds: Annotated[str, typer.Option(help="How many, or which: 3,7.")] = "5",
+    tau: Annotated[
+        str, typer.Option(help="Thresholds of ODD: 0.6, 0.3,0.6 or FIRST:LAST:STEP.")
+    ] = "0.3:0.9:0.05",
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SETTING=VALUE,VALUE; may be repeated. Settings of training (lr) are tried for "
+            "every order and chosen on validation, settings of the model (relations, "
+            "transport.lambda) make rows of their own.",
+            show_default=False,
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="The order that others are compared with.", show_default="none"),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The store features/DATASET.zarr (or .h5).")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="A store.", show_default="the only one under features/")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="activity, steps or activity,steps.", show_default="all there are"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go, and are found.")] = Path("runs"),
+    results: Annotated[Path, typer.Option(help="Where tables and page go.")] = Path("ablations"),
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that train.", show_default="a core each; 1 on a GPU", min=1),
+    ] = None,
+    stack: Annotated[
+        int | None,
+        typer.Option(
+            help="Runs that are trained together as one model.",
+            show_default="what a GPU's memory holds; 1 on a CPU",
+            min=1,
+        ),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(help="Of the bootstrap of differences; 0 for none.", min=0)
+    ] = 1000,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try runs again that diverged before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done, and how long it takes.")
+    ] = False,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="For features, of all workers, as 2G.", show_default="half of what is free"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Train many runs from one store, orders x seeds x a grid, and make tables and a page of them.
+
+    What is there already is not trained again, be it from train-heads or from another sweep.
+
+    Example: pcmci ablate --dataset coin --orders all --seeds 5 --validation 0.1 --grid lr=1e-3,3e-3
+    """
+    chosen = {n: value for n, value in settings.items() if value != run_settings()[n][1].default}
+    stages, which, taus = parse_orders(orders), parse_seeds(seeds), parse_taus(tau)
+    values = parse_grid(grid or [])
+    compared = None if reference is None else parse_order(reference)
+    asked = parse_labels(labels) if labels else None
+    bytes_ = parse_memory(memory) if memory else None
+    configure((), asked or (), chosen)  # refuse bad values before anything is opened
+    from pcmci.cache.store import open_store
+    from pcmci.heads.ablation import Ablator
+
+    with open_store(_find_store(dataset, features)) as store:
+        _say_coverage(store)
+        ablator = Ablator(
+            store, stages, which, values, asked, compared, out, device, precision, bytes_,
+            workers, stack, retry_failed, not as_json, chosen,
+        )  # fmt: skip
+        if dry_run:
+            _show_preview(ablator.preview(), as_json)
+            return
+        command = shlex.join(["pcmci", *sys.argv[1:]])
+        found = ablator.run(taus, results, resamples, command)
+    from pcmci.report.ablation import write_report
+    from pcmci.report.table import ablation_table, show
+
+    page = write_report(found.path)
+    if as_json:
+        _print_json(
+            {
+                "results": str(found.path), "page": str(page), "done": found.done,
+                "trained": found.trained, "failed": found.failures, "summary": found.summary,
+            }
+        )  # fmt: skip
+    else:
+        tables = [
+            ablation_table(found.summary, score, "test")
+            for score in dict.fromkeys(row["score"] for row in found.summary)
+        ]
+        show(*(table for table in tables if table is not None))
+        print(
+            f"{found.done} runs ({found.done - found.trained} of them were there)\n"
+            f"rows: {found.path / 'results.parquet'}\npage: {page}"
+        )
+        for run, reason in found.failures.items():
+            print(f"failed: {run}: {reason}", file=sys.stderr)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def _show_preview(preview: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(dataclasses.asdict(preview))
+        return
+    todo = preview.runs - preview.there - preview.failed
+    failed = f", {preview.failed} diverged before" if preview.failed else ""
+    print(f"{preview.runs} runs: {preview.there} are there{failed}, {todo} to train")
+    if preview.seconds is not None:
+        stacked = f" in stacks of at most {preview.stack}" if preview.stack > 1 else ""
+        print(
+            f"about {_duration(preview.seconds)} with {preview.workers} workers{stacked}, by a few "
+            "steps of each order timed here"
+        )
+
+
+def _duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder of an ablation's tables.")],
+) -> None:
+    """Make the page and the figures of an ablation again, from its rows alone.
+
+    Example: pcmci report ablations/coin_1a2b3c4d
+    """
+    from pcmci.report.ablation import write_report
+
+    print(write_report(folder))
 
 
 @app.command()

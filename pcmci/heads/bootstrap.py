@@ -155,33 +155,44 @@ def interval(values: np.ndarray, seed: int = 0) -> Interval:
 
 
 def differences(
-    predictions: Mapping[str, Sequence[Predictions]],
+    predictions: Mapping[str, Sequence[Predictions | None]],
     reference: str,
     resamples: int = RESAMPLES,
     progress: bool = False,
+    scores: Sequence[str] = tuple(SCORES),
 ) -> dict[str, dict[str, dict[str, Interval]]]:
     """Score -> setting -> split -> how much higher than the reference, for every score that was
     predicted and every split but `val`, which chose.
 
-    predictions: setting (an order) -> its runs, one a seed, in the same order of seeds; the
-    reference is one of them.
+    predictions: setting (an order) -> its runs, one a seed, in the same order of seeds, None for a
+    run that failed; the reference is one of them. Only seeds that both have are compared; a
+    setting without one is left out.
     """
-    first = predictions[reference][0]
+    first = next((run for run in predictions[reference] if run), None)
+    if first is None:
+        return {}
     splits = [split for split in dict.fromkeys(first.splits.tolist()) if split != "val"]
     draws = {split: Bootstrap(first, split, resamples) for split in splits}
-    scores = [score for score, (labels, _) in SCORES.items() if labels in first.labels]
+    scores = [score for score in scores if SCORES[score][0] in first.labels]
     # the reference first: the others are compared with it
     settings = [reference, *(setting for setting in predictions if setting != reference)]
     found: dict[str, dict[str, dict[str, Interval]]] = {score: {} for score in scores}
     jobs = [(score, setting) for score in scores for setting in settings]
     base: dict[str, np.ndarray] = {}
+    seeds_of_base: list[int] = []
     for score, setting in tqdm(jobs, "bootstrap", leave=False, disable=not progress):
-        runs = predictions[setting]
-        values = {split: draws[split].scores(runs, score) for split in splits}
+        seeds = [seed for seed, run in enumerate(predictions[setting]) if run]
+        runs = [run for run in predictions[setting] if run]
         if setting == reference:
-            base = values
-        else:
-            found[score][setting] = {
-                split: interval(values[split] - base[split]) for split in splits
-            }
+            base = {split: draws[split].scores(runs, score) for split in splits}
+            seeds_of_base = seeds
+            continue
+        of_both = [seed for seed in seeds if seed in seeds_of_base]
+        if not of_both:
+            continue
+        mine, its = ([all_.index(s) for s in of_both] for all_ in (seeds, seeds_of_base))
+        found[score][setting] = {
+            split: interval(draws[split].scores(runs, score)[mine] - base[split][its])
+            for split in splits
+        }
     return found

@@ -12,6 +12,9 @@ import numpy as np
 TAU = 0.6
 """The paper's threshold of ODD."""
 
+POSITIVES_A_PRODUCT = 256
+"""Bounds the memory of `weighted_average_precision`."""
+
 
 def top1_correct(logits: np.ndarray, target: np.ndarray, present: np.ndarray) -> np.ndarray:
     """[n] whether the best-scored label is the right one.
@@ -41,16 +44,17 @@ def weighted_average_precision(
     positive video has a weight.
     """
     _same_length(scores, positive, weights.T)
-    ranked = np.argsort(-scores, kind="stable")
-    scores, weights = scores[ranked], weights[:, ranked].astype(np.float64)
-    if not len(scores):
-        return np.full(len(weights), np.nan)
-    last_of_tie = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-    seen = weights.cumsum(1)[:, last_of_tie]
-    hits = (weights * positive.astype(bool)[ranked]).cumsum(1)[:, last_of_tie]
-    precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
-    gained = np.sum(np.diff(hits, axis=1, prepend=0.0) * precision, axis=1)
-    total = hits[:, -1]
+    weights = weights.astype(np.float64, copy=False)
+    hits_of = np.flatnonzero(positive)
+    gained = np.zeros(len(weights))
+    # Few videos are positive: for each, the weights of what ranks at least as high are a product.
+    for start in range(0, len(hits_of), POSITIVES_A_PRODUCT):
+        some = hits_of[start : start + POSITIVES_A_PRODUCT]
+        above = (scores[:, None] >= scores[some]).astype(np.float64)
+        seen, hits = weights @ above, weights[:, hits_of] @ above[hits_of]
+        precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+        gained += (weights[:, some] * precision).sum(1)
+    total = weights[:, hits_of].sum(1)
     return np.divide(gained, total, out=np.full_like(gained, np.nan), where=total > 0)
 
 
@@ -142,3 +146,33 @@ def _same_length(first: np.ndarray, *others: np.ndarray) -> None:
     for other in others:
         if len(other) != len(first):
             raise ValueError(f"{len(first)} rows do not fit {len(other)} rows")
+
+
+def reliability(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a reliability diagram draws: mean confidence, share that is correct, count, a bin.
+
+    confidence: [n] from 0 to 1. correct: [n] bool. Bins of equal width, each with its upper edge
+    and the first with 0 too. Returns three [bins]; NaN in the first two where a bin is empty.
+    """
+    _same_length(confidence, correct)
+    edges = np.linspace(0, 1, bins + 1)
+    member = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    count = np.bincount(member, minlength=bins)
+    empty = np.full(bins, np.nan)
+    means = [
+        np.divide(np.bincount(member, values, bins), count, out=empty.copy(), where=count > 0)
+        for values in (confidence, correct.astype(np.float64))
+    ]
+    return means[0], means[1], count
+
+
+def calibration_error(confidence: np.ndarray, share: np.ndarray, count: np.ndarray) -> float:
+    """The expected calibration error: the mean distance between confidence and share, weighted by
+    the count of each bin, from what `reliability` returned. NaN where nothing was counted."""
+    filled = count > 0
+    if not filled.any():
+        return float("nan")
+    distance = np.abs(confidence - share)[filled]
+    return float(np.average(distance, weights=count[filled]))

@@ -20,10 +20,11 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Noted:
-    """A table's cell with a smaller line under it."""
+    """A table's cell with a smaller line under it. strong: the best of its column."""
 
     value: str
-    note: str
+    note: str = ""
+    strong: bool = False
 
 
 Cell = str | int | float | Noted | None
@@ -55,13 +56,16 @@ class Hover:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the page's script reads; values in thousandths, -1 for nothing."""
-        thousandths = np.rint(np.nan_to_num(1000 * self.values, nan=-1)).astype(int)
+        """What the page's script reads; values in thousandths, null for nothing."""
+        thousandths = [
+            [None if np.isnan(value) else round(1000 * float(value)) for value in row]
+            for row in self.values
+        ]
         return {
             "box": self.box,
             "rows": list(self.rows),
             "columns": list(self.columns),
-            "values": thousandths.tolist(),
+            "values": thousandths,
             "says": self.says,
         }
 

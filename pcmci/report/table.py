@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.table import Table
 
+from pcmci.report.paper import reported
+
 NOTHING = "–"
 
 
@@ -92,6 +94,84 @@ def orders_table(
             cells.append(cell)
         table.add_row(order, *cells)
     return table
+
+
+def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str) -> Table | None:
+    """The paper's form: a tick a stage, the order, and a score over seeds; the best in bold.
+
+    summary: rows of an ablation. None where the score was not taken on this split.
+    """
+    rows = [row for row in summary if (row["score"], row["split"]) == (score, split)]
+    if not rows:
+        return None
+    some = rows[0]
+    title = f"{score} on {split} (percent), mean ± standard deviation over seeds"
+    table = Table(title=title, title_justify="left")
+    for name in STAGES:
+        table.add_column(name.upper(), justify="center")
+    paper = [reported(row["dataset"], score, row["order"]) for row in rows]
+    extra = {
+        "order": [row["order"] for row in rows],
+        "settings": [row["settings"] for row in rows],
+        "chosen of " + str(some["settings tried"]): [row["chosen setting"] for row in rows],
+        "seeds": [_seeds(row) for row in rows],
+        score: [spread(row) for row in rows],
+        f"difference to {_reference(rows)}": [difference(row) for row in rows],
+        "the paper": [percent(value) for value in paper],
+    }
+    empty = {"the paper": NOTHING}
+    shown = {
+        name: cells
+        for name, cells in extra.items()
+        if any(cell != empty.get(name, "") for cell in cells)
+    }
+    for name in shown:
+        left = name in ("order", "settings") or name.startswith("chosen")
+        table.add_column(name, justify="left" if left else "right")
+    best = best_row(rows, score)
+    for place, row in enumerate(rows):
+        cells = [cells[place] for cells in shown.values()]
+        table.add_row(*ticks(row["order"]), *cells, style="bold" if row is best else None)
+    return table
+
+
+STAGES = ("ich", "ici", "ivc")
+
+
+def ticks(order: str) -> list[str]:
+    """A tick a stage that is there, as in the paper's table."""
+    there = order.split(",")
+    return ["✓" if stage in there else "" for stage in STAGES]
+
+
+def spread(row: Mapping[str, Any]) -> str:
+    """`91.20 ± 0.45`; without the deviation where there is one seed."""
+    sd = row["sd"]
+    return percent(row["mean"]) + (f" ± {100 * sd:.2f}" if sd is not None else "")
+
+
+def difference(row: Mapping[str, Any]) -> str:
+    """`+1.20, -0.31 to 2.70 *`, the star where the interval excludes 0; nothing without one."""
+    if row["difference"] is None:
+        return "reference" if row["reference"] else ""
+    value, low, high = (100 * row[name] for name in ("difference", "low", "high"))
+    return f"{value:+.2f}, {low:.2f} to {high:.2f}" + (" *" if row["excludes zero"] else "")
+
+
+def best_row(rows: Iterable[Mapping[str, Any]], score: str) -> Mapping[str, Any] | None:
+    """The row with the highest mean. Of ODD none: lower is only better above the truth's own."""
+    scored = [row for row in rows if row["mean"] is not None]
+    if score.startswith("ODD") or len(scored) < 2:
+        return None
+    return max(scored, key=lambda row: row["mean"])
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    return str(row["seeds"]) + (f" ({row['failed']} failed)" if row["failed"] else "")
+
+
+def _reference(rows: Iterable[Mapping[str, Any]]) -> str:
+    return next((row["variant"] for row in rows if row["reference"]), "the reference")
 
 
 def tau_table(scores: Mapping[str, Any], taus: Iterable[str], split: str) -> Table:

@@ -1,0 +1,410 @@
+"""Many runs at once: orders x seeds x a grid, resumed, shared, stacked, and made into tables.
+
+table = pcmci.ablate(store, orders="all", seeds=5, tau=[0.3, 0.6, 0.9])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from pcmci.cache.schema import Status
+from pcmci.cache.store import Store
+from pcmci.device import choose_device, choose_precision
+from pcmci.errors import PcmciError, UsageError
+from pcmci.heads.config import order_name, parse_labels, parse_order
+from pcmci.heads.frozen import frozen_weights
+from pcmci.heads.grid import Grid, check_grid, check_orders, parse_orders
+from pcmci.heads.metrics import TAU
+from pcmci.heads.model import ich_is_frozen
+from pcmci.heads.pool import Place, threads, train_groups
+from pcmci.heads.probe import bytes_of_a_run, seconds_of_a_step
+from pcmci.heads.recipe import commit
+from pcmci.heads.results import Outcome, Results, collect, write_facts
+from pcmci.heads.run import check_labels, find_failure, find_run
+from pcmci.heads.sweep import Sweep, Trial, groups, plan_sweep
+
+RESAMPLES = 1000
+"""Of the bootstrap of differences."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A sweep and what it found.
+
+    path: the folder of its tables. results: rows by table, see `pcmci.heads.results`. done, failed:
+    how many runs; failures: run -> reason. trained: runs that were not there before.
+    """
+
+    path: Path
+    results: Results
+    done: int
+    trained: int
+    failures: dict[str, str]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One a run: order, seed, settings, scores, counts, seconds, commit, fingerprint."""
+        return self.results.tables["results"]
+
+    @property
+    def summary(self) -> list[dict[str, Any]]:
+        """One a variant, score and split: mean, standard deviation, difference, interval."""
+        return self.results.tables["summary"]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a sweep would do. seconds: about how long, None where nothing is to be done; stack: how
+    many runs are trained together at most."""
+
+    runs: int
+    there: int
+    failed: int
+    groups: int
+    stack: int
+    workers: int
+    seconds: float | None
+
+
+@dataclass
+class Ablator:
+    """A sweep that is planned and can be previewed or run; `ablate` in two steps.
+
+    Arguments as for `ablate`. Raises UsageError for what cannot be planned.
+    """
+
+    store: Store
+    orders: str | Sequence[tuple[str, ...] | str] = "all"
+    seeds: int | Sequence[int] = 5
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    labels: tuple[str, ...] | str | None = None
+    reference: tuple[str, ...] | str | None = None
+    out: str | Path = "runs"
+    device: str = "auto"
+    precision: str = "auto"
+    memory: int | None = None
+    workers: int | None = None
+    stack: int | None = None
+    retry_failed: bool = False
+    progress: bool = True
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        store = self.store
+        for name in ("workers", "stack"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} {value}: must be at least 1")
+        labels = parse_labels(self.labels) if isinstance(self.labels, str) else self.labels
+        labels = labels or store.spec.label_sets
+        check_labels(store, labels)
+        self._device = choose_device(self.device)
+        reference = self.reference
+        self.sweep: Sweep = plan_sweep(
+            _orders(self.orders),
+            tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds),
+            _grid(self.grid),
+            labels,
+            self.values,
+            reference=parse_order(reference) if isinstance(reference, str) else reference,
+            precision=choose_precision(self.precision, self._device),
+            device=self._device.type,
+            has_validation="val" in store.splits,
+        )
+
+    @property
+    def key(self) -> str:
+        """The same for the same runs of the same store."""
+        keys = [trial.recipe.key(self.store) for trial in self.sweep.trials]
+        text = json.dumps([keys, self.sweep.reference.name])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def pending(self) -> list[Trial]:
+        """The trials that are not there, and did not fail before (or are to be tried again)."""
+        return [
+            trial
+            for trial in self.sweep.trials
+            if not find_run(self.store, trial.recipe, self.out)
+            and (self.retry_failed or not find_failure(self.store, trial.recipe, self.out))
+        ]
+
+    def preview(self) -> Preview:
+        """Count what there is, and time a few steps of what there is not."""
+        outcomes = [self._outcome(trial) for trial in self.sweep.trials]
+        todo, width = self._groups(self.pending())
+        place = self._place(len(todo))
+        seconds: float | None = None
+        if todo:
+            seconds = 0.0
+            measured: dict[Any, float] = {}
+            bar = tqdm(todo, "timing a step", leave=False, disable=not self.progress)
+            with threads(place.threads):
+                for group in bar:
+                    key = (group[0].recipe.stack_key, len(group))
+                    if key not in measured:
+                        measured[key] = self._seconds(group)
+                    seconds += measured[key]
+            seconds /= place.workers
+        return Preview(
+            runs=len(outcomes),
+            there=sum(outcome.run is not None for outcome in outcomes),
+            failed=0 if self.retry_failed else sum(bool(o.reason) for o in outcomes),
+            groups=len(todo),
+            stack=width,
+            workers=place.workers,
+            seconds=seconds,
+        )
+
+    def run(
+        self,
+        taus: Sequence[float] = (TAU,),
+        results: str | Path = "ablations",
+        resamples: int = RESAMPLES,
+        command: str = "",
+    ) -> Ablation:
+        """Train what is not there, then score everything and write the tables.
+
+        Raises PcmciError where no run at all went well.
+        """
+        began = time.perf_counter()
+        pending = self.pending()
+        errors = self._train(pending)
+        outcomes = [self._outcome(trial, errors) for trial in self.sweep.trials]
+        if not any(outcome.run for outcome in outcomes):
+            raise PcmciError(f"every run failed, the first with: {outcomes[0].reason}")
+        found = collect(
+            self.sweep, outcomes, taus,
+            resamples=resamples, progress=self.progress, dataset=self.store.spec.dataset,
+        )  # fmt: skip
+        folder = Path(results) / f"{self.store.spec.dataset}_{self.key[:8]}"
+        trained = {trial.recipe.key(self.store) for trial in pending}
+        trained &= {outcome.run.config["key"] for outcome in outcomes if outcome.run}
+        failures = {
+            _shown(outcome.trial): outcome.reason for outcome in outcomes if not outcome.run
+        }
+        facts = self._facts(taus, resamples, command) | {
+            "runs": len(outcomes),
+            "done": sum(outcome.run is not None for outcome in outcomes),
+            "seconds": time.perf_counter() - began,
+            "failed runs": failures,
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            found.write(folder)
+            write_facts(folder, facts)
+        except OSError as error:
+            raise PcmciError(f"{folder} cannot be written: {error.strerror}") from error
+        return Ablation(folder, found, facts["done"], len(trained), failures)
+
+    def _train(self, pending: Sequence[Trial]) -> dict[str, str]:
+        """Key of a run -> what stopped it, where it was not the run's own loss."""
+        errors = self._solve(pending)
+        todo, _ = self._groups([t for t in pending if t.recipe.key(self.store) not in errors])
+        place = self._place(len(todo))
+        total = sum(
+            len(group) * len(self.sweep.labels) * group[0].recipe.train.epochs for group in todo
+        )
+        done = 0
+        with tqdm(
+            total=total, unit="epoch", desc=f"{sum(map(len, todo))} runs",
+            disable=not (self.progress and todo),
+            mininterval=0.1 if sys.stderr.isatty() else 30,  # a job's log needs no more
+        ) as bar:  # fmt: skip
+            recipes = [[trial.recipe for trial in group] for group in todo]
+            for index, error in train_groups(self.store, recipes, place, bar.update):
+                done += len(todo[index])
+                bar.set_postfix_str(f"{done} done", refresh=False)
+                if error is not None:
+                    errors |= {t.recipe.key(self.store): error for t in todo[index]}
+        return errors
+
+    def _solve(self, pending: Sequence[Trial]) -> dict[str, str]:
+        """Compute the frozen plans, once for all runs; what cannot be solved, by run."""
+        errors: dict[str, str] = {}
+        seen: dict[Any, str | None] = {}
+        for trial in pending:
+            model = trial.recipe.model
+            if "ich" not in model.order or not ich_is_frozen(model):
+                continue
+            for labels in self.sweep.labels:
+                key = (labels, model.transport)
+                if key not in seen:
+                    seen[key] = None
+                    try:
+                        frozen_weights(
+                            self.store, labels, model.transport, self._device, self.progress
+                        )
+                    except PcmciError as error:
+                        seen[key] = str(error)
+                if reason := seen[key]:
+                    errors[trial.recipe.key(self.store)] = reason
+        return errors
+
+    def _groups(self, pending: Sequence[Trial]) -> tuple[list[list[Trial]], int]:
+        """The stacks to train, and the width of the widest."""
+        width = self.stack or self._width(pending)
+        found = groups(pending, self.store, width)
+        return found, max(map(len, found), default=0)
+
+    def _width(self, pending: Sequence[Trial]) -> int:
+        """As many runs as the GPU's memory holds. On a CPU one: its cores are busy with one run
+        each, and a stack only falls out of their caches (benchmarks/ablation.py)."""
+        if self._device.type == "cpu" or not pending:
+            return 1
+        free, _ = torch.cuda.mem_get_info(self._device)
+        largest = max(pending, key=lambda trial: len(trial.recipe.model.order))
+        needed = max(
+            bytes_of_a_run(self.store, largest.recipe, labels) for labels in self.sweep.labels
+        )
+        # half for features and what the allocator holds back
+        return max(1, int(0.5 * free / needed))
+
+    def _place(self, todo: int) -> Place:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        on_cpu = self._device.type == "cpu"
+        workers = self.workers or (max(1, min(cores or 1, todo)) if on_cpu else 1)
+        workers = max(1, min(workers, todo))
+        memory = self.memory
+        if memory is None and workers > 1:
+            memory = int(psutil.virtual_memory().available) // 2
+        return Place(
+            out=Path(self.out),
+            device=self._device,
+            memory=None if memory is None else memory // workers,
+            workers=workers,
+            threads=max(1, (cores or 1) // workers),
+        )
+
+    def _seconds(self, group: Sequence[Trial]) -> float:
+        train = group[0].recipe.train
+        videos = len(self.store.done_rows)  # most of them train
+        steps = math.ceil(videos / train.batch_size) * train.epochs
+        recipes = [trial.recipe for trial in group]
+        return steps * sum(
+            seconds_of_a_step(self.store, recipes, labels, self._device)
+            for labels in self.sweep.labels
+        )
+
+    def _outcome(self, trial: Trial, errors: Mapping[str, str] | None = None) -> Outcome:
+        run = find_run(self.store, trial.recipe, self.out)
+        if run:
+            return Outcome(trial, run)
+        if reason := (errors or {}).get(trial.recipe.key(self.store)):
+            return Outcome(trial, None, reason)
+        failure = find_failure(self.store, trial.recipe, self.out)
+        return Outcome(trial, None, str(failure or ""), failure.step if failure else None)
+
+    def _facts(self, taus: Sequence[float], resamples: int, command: str) -> dict[str, Any]:
+        store, spec = self.store, self.store.spec
+        counts = store.counts
+        lost = [
+            {"video": video, "split": split, "status": Status(s).name.lower(), "reason": reason}
+            for video, split, s, reason in zip(
+                store.ids, store.splits, store.status, store.reasons, strict=True
+            )
+            if s != Status.DONE
+        ]
+        splits = dict.fromkeys(store.splits)
+        done = set(store.done_rows.tolist())
+        return {
+            "dataset": spec.dataset,
+            "labels": self.sweep.labels,
+            "orders": [order_name(o) for o in dict.fromkeys(v.order for v in self.sweep.variants)],
+            "seeds": self.sweep.seeds,
+            "grid": {name: list(values) for name, values in _grid(self.grid).items()},
+            "reference": self.sweep.reference.name,
+            "taus": list(taus),
+            "resamples": resamples,
+            "store": str(store.path),
+            "fingerprint": store.fingerprint,
+            "content digest": store.content_digest,
+            "counts": {s.name.lower(): counts[s] for s in Status if counts[s]},
+            "coverage": {
+                split: [
+                    sum(i in done for i, s in enumerate(store.splits) if s == split),
+                    store.splits.count(split),
+                ]
+                for split in splits
+            },
+            "lost videos": lost,
+            "vlm": spec.vlm,
+            "video encoder": spec.video,
+            "frames": spec.sampling.frames,
+            "libraries": spec.libraries,
+            "commit": commit(),
+            "torch": torch.__version__,
+            "device": str(self._device),
+            "epochs": self.sweep.trials[0].recipe.train.epochs,
+            "command": command,
+            "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        }
+
+
+def ablate(
+    store: Store,
+    orders: str | Sequence[tuple[str, ...] | str] = "all",
+    seeds: int | Sequence[int] = 5,
+    *,
+    tau: Sequence[float] = (TAU,),
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    labels: tuple[str, ...] | str | None = None,
+    reference: tuple[str, ...] | str | None = None,
+    out: str | Path = "runs",
+    results: str | Path = "ablations",
+    device: str = "auto",
+    precision: str = "auto",
+    memory: int | None = None,
+    workers: int | None = None,
+    stack: int | None = None,
+    resamples: int = RESAMPLES,
+    retry_failed: bool = False,
+    progress: bool = True,
+    **values: Any,
+) -> Ablation:
+    """Every order with every seed and every combination of the grid, each a run in `out` as
+    `train_heads` makes it; then tables in a folder under `results`.
+
+    orders: `all`, `paper`, `"none; ich,ici"`, or a list of orders. seeds: how many, or which.
+    tau: thresholds of ODD; they cost no training. grid: setting -> values. Settings of the
+    training are tried for every order alike and chosen on validation; settings of the model make
+    rows of their own. reference: the order that the others are compared with. workers: processes;
+    stack: how many runs are trained as one model. resamples: of the bootstrap, 0 for none.
+    values: settings of all runs, as `epochs=30`.
+    Runs that are there are not trained again, runs that diverged before not tried again unless
+    `retry_failed`. A run that fails is recorded, and the others go on.
+    Raises UsageError for arguments, PcmciError where every run failed.
+    """
+    ablator = Ablator(
+        store, orders, seeds, grid or {}, labels, reference, out, device, precision, memory,
+        workers, stack, retry_failed, progress, values,
+    )  # fmt: skip
+    return ablator.run(tau, results, resamples)
+
+
+def _orders(orders: str | Sequence[tuple[str, ...] | str]) -> tuple[tuple[str, ...], ...]:
+    if isinstance(orders, str):
+        return parse_orders(orders)
+    return check_orders(tuple(parse_order(o) if isinstance(o, str) else tuple(o) for o in orders))
+
+
+def _grid(grid: Mapping[str, Sequence[Any]]) -> Grid:
+    return check_grid(
+        {name.replace(".", "_").replace("-", "_"): tuple(values) for name, values in grid.items()}
+    )
+
+
+def _shown(trial: Trial) -> str:
+    return " ".join(filter(None, [trial.variant.name, trial.tried_name, f"seed {trial.seed}"]))

@@ -1,0 +1,136 @@
+"""The words of a sweep: which orders, which seeds, which values; torch-free, as config.py is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from pcmci.errors import UsageError
+from pcmci.heads.config import ORDERS, TrainConfig, configure, parse_order, settings
+
+PAPER_ORDERS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("ich",),
+    ("ici",),
+    ("ivc",),
+    ("ich", "ici"),
+    ("ich", "ici", "ivc"),
+    ("ich", "ivc", "ici"),
+    ("ici", "ich", "ivc"),
+    ("ici", "ivc", "ich"),
+    ("ivc", "ich", "ici"),
+    ("ivc", "ici", "ich"),
+)
+"""The rows of the paper's tables of stages and of orders."""
+
+Grid = dict[str, tuple[Any, ...]]
+"""Setting, as `pcmci.heads.config.settings` names it -> the values to try."""
+
+MATTERS_WITH = {
+    "relations": ("ici", "ivc"),
+    "transport": ("ich",),
+    "mixing": ("ich", "ici", "ivc"),
+    "mixer_noise": ("ich", "ici", "ivc"),
+}
+"""Settings, by the beginning of their name, that change nothing without one of these stages."""
+
+MOST_SEEDS = 1000
+
+
+def parse_orders(text: str) -> tuple[tuple[str, ...], ...]:
+    """`all` (16), `paper` (the 11 of its tables), or orders as `"none; ich,ici; ici,ich"`.
+
+    Raises UsageError for what is no order, and for an order that is there twice.
+    """
+    named = {"all": ORDERS, "paper": PAPER_ORDERS}
+    if text.strip().lower() in named:
+        return named[text.strip().lower()]
+    try:
+        orders = tuple(parse_order(part) for part in text.split(";"))
+    except UsageError as error:
+        right = 'use all, paper or orders as "ich,ici;ici,ich"'
+        raise UsageError(str(error).replace("--order ", "--orders ") + f"; {right}") from None
+    return check_orders(orders)
+
+
+def check_orders(orders: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """`orders` itself. Raises UsageError for none at all, and for one that is there twice."""
+    twice = sorted({",".join(o) or "none" for o in orders if orders.count(o) > 1})
+    if twice or not orders:
+        raise UsageError(f"--orders: {twice[0] + ' is there twice' if twice else 'name one'}")
+    return orders
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`5` for the seeds 0 to 4; `3,7` or `3,` for these. Raises UsageError for anything else."""
+    try:
+        if "," in text:
+            seeds = tuple(int(part) for part in text.split(",") if part.strip())
+        else:
+            seeds = tuple(range(int(text))) if 0 < int(text) <= MOST_SEEDS else ()
+        if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--seeds {text!r}: use a number of seeds from 1 to {MOST_SEEDS}, or different seeds "
+            "as 3,7"
+        ) from None
+    return seeds
+
+
+def parse_grid(texts: Sequence[str]) -> Grid:
+    """`["lr=1e-3,3e-3", "transport.lambda=0.5,1"]` to values by setting.
+
+    Raises UsageError for an unknown setting, a value that it refuses, and for a repetition.
+    """
+    grid: Grid = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not values:
+            raise UsageError(f"--grid {text!r}: use SETTING=VALUE,VALUE as in lr=1e-3,3e-3")
+        key = name.strip().replace(".", "_").replace("-", "_")
+        if key in grid:
+            raise UsageError(f"--grid {text!r}: {key} is there twice; give all its values at once")
+        known = settings()
+        if key not in known:
+            configure((), (), {key: None})  # says so, with the nearest known one
+        grid[key] = tuple(_value(known[key][1], text, part.strip()) for part in values.split(","))
+    return check_grid(grid)
+
+
+def check_grid(grid: Grid) -> Grid:
+    """`grid` itself. Raises UsageError as `parse_grid` does."""
+    for key, values in grid.items():
+        if key == "seed":
+            raise UsageError("--grid seed: seeds are asked for with --seeds")
+        if not values or len(set(values)) != len(values):
+            raise UsageError(f"--grid {key}: {'a value is repeated' if values else 'no values'}")
+        for value in values:
+            configure((), (), {key: value})
+    return grid
+
+
+def is_tried(name: str) -> bool:
+    """Whether a setting says how a run is trained (its values are tried, and validation chooses),
+    and not what is trained (each value is a row of its own in the tables)."""
+    return settings()[name][0] is TrainConfig
+
+
+def matters(name: str, order: tuple[str, ...]) -> bool:
+    """Whether a setting can change anything in an order of stages."""
+    for beginning, stages in MATTERS_WITH.items():
+        if name.startswith(beginning):
+            return any(stage in order for stage in stages)
+    return True
+
+
+def _value(entry: dataclasses.Field[Any], text: str, part: str) -> Any:
+    kind: Any = type(entry.default)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[part.lower()]
+        return kind(part)
+    except (ValueError, KeyError):
+        right = {bool: "true or false", int: "whole numbers", float: "numbers"}[kind]
+        raise UsageError(f"--grid {text!r}: {part!r} will not do; use {right}") from None

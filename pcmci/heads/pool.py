@@ -1,0 +1,147 @@
+"""Stacks of runs on one machine: in this process, or in several that share its cores.
+
+On a CPU many processes of one thread each beat one process of many threads: the matrices of a run
+are too small to be shared out (benchmarks/ablation.py measures it).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcmci.cache.store import Store, open_store
+from pcmci.errors import PcmciError
+from pcmci.heads.recipe import Recipe
+from pcmci.heads.run import make_runs
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how runs are trained.
+
+    out: the folder of run folders. memory: bytes for features of each worker, None for what it
+    finds to spare. workers: processes; threads: of each.
+    """
+
+    out: Path
+    device: torch.device
+    memory: int | None
+    workers: int
+    threads: int
+
+
+class Stopped(BaseException):
+    """Raised in a worker whose sweep was stopped: as little an error as an interrupt from the
+    keyboard."""
+
+
+def train_groups(
+    store: Store,
+    groups: Sequence[Sequence[Recipe]],
+    place: Place,
+    on_epochs: Callable[[int], None],
+) -> Iterator[tuple[int, str | None]]:
+    """Train every group as one stack; yields a group's index when it is done, with the error that
+    stopped it, if one did. Runs and failures are found in `place.out`.
+
+    on_epochs: told of the epochs trained since it was last told, of all runs and label sets.
+    Raises PcmciError where a worker was killed.
+    """
+    if place.workers == 1:
+        for index, recipes in enumerate(groups):
+            yield index, _train(store, recipes, place, lambda epochs: on_epochs(epochs))
+        return
+    context = multiprocessing.get_context("spawn")
+    epochs, stop = context.SimpleQueue(), context.Event()
+    with ProcessPoolExecutor(
+        place.workers, context, _begin, (str(store.path), place, epochs, stop)
+    ) as workers:
+        try:
+            waiting = {workers.submit(_work, list(group)): i for i, group in enumerate(groups)}
+            while waiting:
+                done, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
+                while not epochs.empty():
+                    on_epochs(epochs.get())
+                for future in done:
+                    yield waiting.pop(future), _result(future)
+        except BaseException:
+            # They stop after the epoch they are in; what they have half done is taken away.
+            stop.set()
+            workers.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _result(future: Future[str | None]) -> str | None:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise PcmciError(
+            "a worker was killed (out of memory?); finished runs are kept, and the same command "
+            "goes on with the rest: use fewer --workers or less --memory"
+        ) from None
+
+
+def _train(
+    store: Store, recipes: Sequence[Recipe], place: Place, on_epochs: Callable[[int], None]
+) -> str | None:
+    with threads(place.threads):
+        try:
+            make_runs(
+                store, recipes, place.out, place.device, place.memory, progress=False,
+                on_epoch=lambda labels, epoch, losses: on_epochs(len(losses)),
+            )  # fmt: skip
+        except PcmciError as error:
+            return str(error)
+    return None
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch computes with so many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- in a worker ----------------------------------------------------------------------------------
+
+_worker: dict[str, Any] = {}
+
+
+def _begin(store: str, place: Place, epochs: Any, stop: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and says so by `stop`
+    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
+    _worker.update(store=open_store(store), place=place, epochs=epochs, stop=stop)
+
+
+def _leave_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _work(recipes: list[Recipe]) -> str | None:
+    def on_epochs(count: int) -> None:
+        _worker["epochs"].put(count)
+        if _worker["stop"].is_set():
+            raise Stopped
+
+    return _train(_worker["store"], recipes, _worker["place"], on_epochs)

@@ -1,0 +1,500 @@
+"""The page of an ablation, and its figures, from its rows alone: no store, no run, no model."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from matplotlib.figure import Figure as Drawing
+
+from pcmci.errors import PcmciError, UsageError
+from pcmci.report import figures
+from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
+from pcmci.report.paper import FEW_PARAMETERS, reported
+from pcmci.report.table import best_row, difference, percent, spread, ticks
+
+Row = dict[str, Any]
+
+SHOWN_PAIRS = 8
+"""Implausible pairs of each variant on the page; the table of rows has more."""
+SHOWN_CLASSES = 12
+"""Classes with the largest differences that are named."""
+SHOWN_VIDEOS = 50
+"""Lost videos that are listed; all are in sweep.json."""
+WHOLE = "ich,ici,ivc"
+"""The paper's own order."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """tables: name -> rows. matrices: of coprediction.npz. facts: of sweep.json."""
+
+    tables: dict[str, list[Row]]
+    matrices: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+    @cached_property
+    def summary(self) -> list[Row]:
+        return self.tables["summary"]
+
+    @property
+    def reference(self) -> str:
+        """The name of the variant that the others are compared with."""
+        return str(self.facts["reference"])
+
+    @cached_property
+    def variants(self) -> list[str]:
+        """In the order asked for."""
+        return list(dict.fromkeys(row["variant"] for row in self.tables["results"]))
+
+    @property
+    def shown(self) -> list[str]:
+        """The reference, and the paper's own order or the last: what stands side by side."""
+        others = [name for name in self.variants if name != self.reference]
+        whole = [name for name in others if name.split(" ")[0] == WHOLE]
+        return [self.reference, *(whole or others[-1:])[:1]]
+
+    def scores(self) -> list[str]:
+        """Acc, mAP, ODD: those that there are."""
+        return list(dict.fromkeys(row["score"] for row in self.summary))
+
+
+def read_rows(folder: Path) -> Rows:
+    """Raises UsageError where there are none, PcmciError where they cannot be read."""
+    if not (folder / "sweep.json").is_file():
+        raise UsageError(f"{folder} is no ablation: it has no sweep.json; pcmci ablate makes one")
+    try:
+        tables = {
+            file.stem: pa.parquet.read_table(file).to_pylist()
+            for file in sorted(folder.glob("*.parquet"))
+        }
+        with np.load(folder / "coprediction.npz", allow_pickle=False) as file:
+            matrices = dict(file)
+        facts = json.loads((folder / "sweep.json").read_text())
+        return Rows({"results": tables.pop("results"), **tables}, matrices, facts)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise PcmciError(f"{folder}: the rows cannot be read: {error}") from error
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write `index.html` and `figures/` beside the rows of an ablation; returns the page."""
+    folder = Path(folder)
+    rows = read_rows(folder)
+    (folder / "figures").mkdir(exist_ok=True)
+    return ablation_page(rows, folder / "figures").write(folder / "index.html")
+
+
+def ablation_page(rows: Rows, figures_folder: Path | None = None) -> Page:
+    """The page; its figures are also written into a folder where one is given."""
+    gallery = _Gallery(figures_folder)
+    facts = rows.facts
+    seeds = facts["seeds"]
+    return Page(
+        title=f"Ablation of stages on {facts['dataset']}",
+        lead=f"{len(rows.variants)} models, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
+        f"{facts['done']} of {facts['runs']} runs. Stages: ICH (co-occurrence hallucination), ICI "
+        "(codependency illusion), IVC (visual confounders); an order says which come, and when.",
+        sections=[
+            section
+            for section in (
+                _scores(rows, gallery),
+                *_splits(rows),
+                _densities(rows, gallery),
+                _coprediction(rows, gallery),
+                _classes(rows, gallery),
+                _reliability(rows, gallery),
+                _training(rows, gallery),
+                _runs(rows),
+                _lost(rows),
+            )
+            if section
+        ],
+        facts=_facts(rows),
+        commands={
+            "This ablation was made by": facts["command"],
+            "The page again, from the rows:": "pcmci report " + shlex.quote(str(_home(gallery))),
+        }
+        if facts["command"]
+        else {},
+    )
+
+
+def _home(gallery: _Gallery) -> Path:
+    return gallery.folder.parent if gallery.folder else Path("DIR")
+
+
+@dataclass(frozen=True)
+class _Gallery:
+    """Where figures are kept as files of their own."""
+
+    folder: Path | None
+
+    def show(
+        self, name: str, drawing: Drawing, caption: str, hovers: Sequence[Hover] = ()
+    ) -> Figure:
+        if self.folder:
+            figures.save(drawing, self.folder, name)
+        return Figure(figures.svg(drawing), caption, hovers)
+
+
+def _of(rows: Sequence[Row], **fixed: Any) -> list[Row]:
+    return [row for row in rows if all(row[name] == value for name, value in fixed.items())]
+
+
+def _main_split(rows: Rows) -> str:
+    splits = list(dict.fromkeys(row["split"] for row in rows.summary))
+    scored = [split for split in splits if split != "val"]
+    return "test" if "test" in scored or not scored else scored[0]
+
+
+def _scores(rows: Rows, gallery: _Gallery) -> Section:
+    split = _main_split(rows)
+    tables = [_score_table(rows, score, split) for score in rows.scores()]
+    drawn = [score for score in rows.scores() if not score.startswith("ODD")]
+    panels = {
+        score: {
+            row["variant"]: (row["mean"], row["sd"] or 0.0)
+            for row in _of(rows.summary, score=score, split=split)
+            if row["mean"] is not None
+        }
+        for score in drawn
+    }
+    paper = {
+        score: {row["variant"]: value for row in _of(rows.summary, score=score, split=split)
+                if (value := _paper(rows, row)) is not None}
+        for score in drawn
+    }  # fmt: skip
+    words = [
+        "Mean ± standard deviation over seeds. Under it the difference to "
+        f"{rows.reference} with its 95 % interval (paired bootstrap over sessions and seeds); a "
+        "star where it excludes 0. Videos without features count as wrong."
+    ]
+    several = max(row["settings tried"] for row in rows.summary)
+    if several > 1:
+        words.append(
+            f"Of every row the same {several} settings of training were tried; the one with the "
+            "best mean on validation is shown. The test split chose nothing."
+        )
+    few = [
+        f"{name}: {percent(value)}"
+        for score in drawn
+        for name, value in FEW_PARAMETERS.get((rows.facts["dataset"], score), {}).items()
+    ]
+    if any(paper.values()):
+        words.append(
+            "The paper trains its video encoder, here it is frozen: its figures are a landmark, "
+            "not a target."
+            + (f" Its own with few parameters tuned, Acc: {'; '.join(few)}." if few else "")
+        )
+    drawing = figures.scores_over_seeds(panels, paper) if any(panels.values()) else None
+    caption = "Points: mean over seeds, with the standard deviation." + (
+        " Hollow diamonds: the paper." if any(paper.values()) else ""
+    )
+    return Section(
+        f"Scores on {split}",
+        words,
+        [*([gallery.show("scores", drawing, caption)] if drawing else []), *tables],
+    )
+
+
+def _paper(rows: Rows, row: Row) -> float | None:
+    """The paper's figure: of its own settings, so not of rows with settings of ours."""
+    return None if row["settings"] else reported(rows.facts["dataset"], row["score"], row["order"])
+
+
+def _score_table(rows: Rows, score: str, split: str) -> Table:
+    found = _of(rows.summary, score=score, split=split)
+    best = best_row(found, score)
+    papers = [_paper(rows, row) for row in found]
+    with_paper = any(value is not None for value in papers)
+    with_settings = any(row["settings"] for row in found)
+    with_choice = any(row["chosen setting"] for row in found)
+    head = ["order", "ICH", "ICI", "IVC"]
+    head += ["settings"] * with_settings + ["tried", "chosen"] * with_choice
+    head += ["seeds", f"{score} (%)"] + ["the paper"] * with_paper
+    body: list[list[Cell]] = []
+    for row, paper in zip(found, papers, strict=True):
+        cells: list[Cell] = [row["order"], *ticks(row["order"])]
+        cells += [row["settings"]] * with_settings
+        cells += [row["settings tried"], row["chosen setting"]] * with_choice
+        failed = f"{row['failed']} failed" if row["failed"] else ""
+        cells += [Noted(str(row["seeds"]), failed)]
+        cells += [Noted(spread(row), difference(row), strong=row is best)]
+        cells += [percent(paper)] * with_paper
+        body.append(cells)
+    coverage = found[0]["coverage"] if found else None
+    return Table(
+        head, body, f"{score} in percent on {split}; coverage {percent(coverage)} % of the videos."
+    )
+
+
+def _splits(rows: Rows) -> list[Section]:
+    """Where there are more splits than one (the kitchen's shifts): a column each."""
+    splits = [s for s in dict.fromkeys(row["split"] for row in rows.summary) if s != "val"]
+    if len(splits) < 2:
+        return []
+    tables = []
+    for score in rows.scores():
+        by_variant: dict[str, dict[str, Row]] = {}
+        for row in _of(rows.summary, score=score):
+            by_variant.setdefault(row["variant"], {})[row["split"]] = row
+        best = [best_row(_of(rows.summary, score=score, split=split), score) for split in splits]
+        body: list[list[Cell]] = []
+        for variant, by_split in by_variant.items():
+            found = [by_split.get(split) for split in splits]
+            cells: list[Cell] = [
+                Noted(spread(row), difference(row), strong=row is first) if row else None
+                for row, first in zip(found, best, strict=True)
+            ]
+            body.append([variant, *cells])
+        tables.append(Table(["order", *splits], body, f"{score} in percent."))
+    return [Section("Every split", [], tables)]
+
+
+def _densities(rows: Rows, gallery: _Gallery) -> Section | None:
+    found = _of(rows.tables.get("densities", []), split=_main_split(rows))
+    taus = sorted({row["tau"] for row in found})
+    if len(taus) < 2:
+        return None
+    curves = {}
+    for variant in dict.fromkeys(row["variant"] for row in found):
+        seeds = groupby(_of(found, variant=variant), key=lambda row: row["seed"])
+        curves[variant] = np.array([[row["odd"] for row in of_seed] for _, of_seed in seeds])
+    truth = [next(row["truth"] for row in found if row["tau"] == tau) for tau in taus]
+    drawing = figures.density_bands(curves, truth, taus, rows.reference)
+    return Section(
+        "ODD over tau",
+        [
+            "ODD is the share of pairs of steps of which one is predicted wherever the other is. "
+            "Real procedures do co-occur: lower is better only above the dashed curve of the "
+            "ground truth."
+        ],
+        [gallery.show("odd", drawing, "Line: mean over seeds; band: from the lowest to the "
+                      "highest.")],
+    )  # fmt: skip
+
+
+def _coprediction(rows: Rows, gallery: _Gallery) -> Section | None:
+    if "truth" not in rows.matrices:
+        return None
+    names = [str(name) for name in rows.matrices["names"]]
+    shown = {
+        name: rows.matrices[f"q/{name}"] for name in rows.shown if f"q/{name}" in rows.matrices
+    }
+    drawing, hovers = figures.coprediction_matrices(
+        {**shown, "ground truth": rows.matrices["truth"]}, names
+    )
+    pairs: list[list[Cell]] = []
+    for variant in rows.variants:
+        for row in _of(rows.tables.get("pairs", []), variant=variant)[:SHOWN_PAIRS]:
+            pairs.append(
+                [variant, row["predicted"], row["given"], f"{row['q']:.2f}",
+                 _two(row["q_train"]), _two(row["q_truth"])]
+            )  # fmt: skip
+    counts = {row["variant"]: row["pairs"] for row in rows.tables.get("pairs", [])}
+    counted = ", ".join(f"{variant} {counts.get(variant, 0)}" for variant in rows.variants)
+    return Section(
+        "Which steps are predicted together",
+        [],
+        [
+            gallery.show(
+                "coprediction", drawing,
+                "Co-prediction Q on the test videos, the mean over seeds. Point at a cell for its "
+                "names.",
+                hovers,
+            ),
+            Table(
+                ["order", "predicted", "given", "Q", "in training labels", "in the truth"],
+                pairs,
+                f"Implausible pairs, of each order the {SHOWN_PAIRS} strongest: Q above 0.6 in the "
+                f"prediction and not in the training labels. All that there are: {counted}.",
+            ),
+        ],
+    )  # fmt: skip
+
+
+def _two(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
+
+
+def _classes(rows: Rows, gallery: _Gallery) -> Section | None:
+    found = rows.tables.get("classes", [])
+    base = {row["class"]: row for row in _of(found, variant=rows.reference)}
+    others = [name for name in rows.variants if name != rows.reference]
+    ap = {(row["variant"], row["class"]): row["AP"] for row in found}
+    others = [name for name in others if any((name, c) in ap for c in base)]
+    if not base or not others:
+        return None
+    classes = sorted(
+        (name for name, row in base.items() if row["AP"] is not None),
+        key=lambda name: -base[name]["AP"],
+    )
+    differences = np.array(
+        [[_minus(ap.get((name, c)), base[c]["AP"]) for c in classes] for name in others]
+    )
+    drawing, hovers = figures.class_differences(differences, others, classes, rows.reference)
+    named = rows.shown[-1] if rows.shown[-1] in others else others[-1]
+    gains = differences[others.index(named)]
+    largest = sorted(range(len(classes)), key=lambda k: -abs(np.nan_to_num(gains[k])))
+    table = Table(
+        ["step", "positive test videos", f"AP of {rows.reference}", f"AP of {named}", "difference"],
+        [
+            [classes[k], base[classes[k]]["positive videos"], percent(base[classes[k]]["AP"]),
+             percent(ap[named, classes[k]]), f"{100 * gains[k]:+.2f}"]
+            for k in largest[:SHOWN_CLASSES]
+        ],
+        f"The {SHOWN_CLASSES} steps with the largest differences, in percent. A step with few "
+        "positive videos moves easily.",
+    )  # fmt: skip
+    return Section(
+        "Which steps gain, which lose",
+        [],
+        [
+            gallery.show(
+                "classes", drawing,
+                f"AP of each step minus that of {rows.reference}, the mean over seeds; steps by "
+                f"their AP of {rows.reference}, the best on the left.",
+                hovers,
+            ),
+            table,
+        ],
+    )  # fmt: skip
+
+
+def _minus(value: float | None, base: float) -> float:
+    return float("nan") if value is None else value - base
+
+
+def _reliability(rows: Rows, gallery: _Gallery) -> Section | None:
+    found = rows.tables.get("reliability", [])
+    if not found:
+        return None
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for row in found:
+        by_variant = panels.setdefault(row["labels"], {})
+        by_variant.setdefault(row["variant"], []).append((row["confidence"], row["correct"]))
+        errors.setdefault(row["variant"], {})[row["labels"]] = row["calibration error"]
+    table = Table(
+        ["order", *(f"{labels}: calibration error (%)" for labels in panels)],
+        [
+            [variant, *(percent(of.get(labels)) for labels in panels)]
+            for variant, of in errors.items()
+        ],
+        "Expected calibration error in ten bins, of all seeds together.",
+    )
+    return Section(
+        "Is its confidence honest?",
+        [],
+        [
+            gallery.show(
+                "reliability", figures.reliability_diagram(panels, rows.shown),
+                "For activities the likeliest one's probability and how often it is right; for "
+                "steps each probability and how often the step is there. Grey: the other orders.",
+            ),
+            table,
+        ],
+    )  # fmt: skip
+
+
+def _training(rows: Rows, gallery: _Gallery) -> Section | None:
+    found = rows.tables.get("epochs", [])
+    if not found:
+        return None
+    losses: dict[str, dict[str, list[float]]] = {}
+    for labels, variant in dict.fromkeys((row["labels"], row["variant"]) for row in found):
+        by_epoch: dict[int, list[float]] = {}
+        for row in _of(found, labels=labels, variant=variant):
+            by_epoch.setdefault(row["epoch"], []).append(row["loss"])
+        losses.setdefault(labels, {})[variant] = [
+            float(np.mean(values)) for _, values in sorted(by_epoch.items())
+        ]
+    drawing = figures.training_curves(losses)
+    return Section(
+        "Training", [], [gallery.show("training", drawing, "Loss an epoch, the mean over seeds.")]
+    )
+
+
+def _runs(rows: Rows) -> Section:
+    results = rows.tables["results"]
+    split = _main_split(rows)
+    scores = [name for name in rows.scores() if f"{split}/{name}" in results[0]]
+    validation = [name for name in scores if f"val/{name}" in results[0]]
+    tried = any(row["tried"] for row in results)
+    body: list[list[Cell]] = []
+    for row in results:
+        seconds = row.get("seconds")
+        body.append(
+            [
+                row["variant"], row["seed"], *([row["tried"]] * tried), row["status"],
+                *(percent(row[f"val/{name}"]) for name in validation),
+                *(percent(row[f"{split}/{name}"]) for name in scores),
+                None if seconds is None else round(seconds, 1),
+                row["reason"] or Path(row["run"]).name,
+            ]
+        )  # fmt: skip
+    head = ["order", "seed", *(["tried"] * tried), "status"]
+    head += [f"val {name}" for name in validation] + scores + ["seconds", "run"]
+    failed = sum(row["status"] != "done" for row in results)
+    words = [f"{failed} of {len(results)} runs failed; they are in no mean."] if failed else []
+    caption = f"Every run, on {split} in percent; a score of validation where it chose."
+    return Section("Every run", words, [Table(head, body, caption)])
+
+
+def _lost(rows: Rows) -> Section | None:
+    lost = rows.facts["lost videos"]
+    if not lost:
+        return None
+    return Section(
+        "Videos without features",
+        [f"{len(lost)} videos have no features; where they are scored they count as wrong."],
+        [
+            Table(
+                ["video", "split", "status", "reason"],
+                [[v["video"], v["split"], v["status"], v["reason"]] for v in lost[:SHOWN_VIDEOS]],
+                f"The first {SHOWN_VIDEOS}; all are in sweep.json."
+                if len(lost) > SHOWN_VIDEOS
+                else "",
+            )
+        ],
+    )
+
+
+def _facts(rows: Rows) -> dict[str, str]:
+    facts = rows.facts
+    counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
+    coverage = ", ".join(
+        f"{split} {have} of {total}" for split, (have, total) in facts["coverage"].items()
+    )
+    grid = "; ".join(f"{name}: {', '.join(map(str, v))}" for name, v in facts["grid"].items())
+    shown = {
+        "data set": facts["dataset"],
+        "videos": counts,
+        "with features": coverage,
+        "frames a video": str(facts["frames"]),
+        "VLM": _encoder(facts["vlm"]),
+        "video encoder": _encoder(facts["video encoder"]),
+        "libraries": ", ".join(f"{name} {v}" for name, v in facts["libraries"].items()),
+        "store": f"{facts['store']} (fingerprint {facts['fingerprint'][:12]}, content "
+        f"{facts['content digest'][:12]})",
+        "seeds": ", ".join(map(str, facts["seeds"])),
+        "grid": grid,
+        "epochs": str(facts["epochs"]),
+        "bootstrap": f"{facts['resamples']} draws" if facts["resamples"] else "none",
+        "code": f"commit {facts['commit'] or 'unknown'}, torch {facts['torch']}, {facts['device']}",
+        "made": facts["made"],
+    }
+    return {name: value for name, value in shown.items() if value}
+
+
+def _encoder(spec: Mapping[str, Any]) -> str:
+    return f"{spec['name']}, weights {spec['weights']} (sha256 {spec['sha256'][:12]})"
