@@ -3,6 +3,7 @@
     store = pcmci.open_store("features/coin.zarr")
     run = pcmci.train_heads(store, order=("ich", "ici", "ivc"), seed=0)
     run.metrics["test"]["Acc"]
+    table = pcmci.ablate(store, orders="all", seeds=5)
 
 Importing this package loads no torch; the names below load what they need when first used.
 """
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from pcmci.cache.store import open_store as open_store
     from pcmci.extract.datasets import load_dataset as load_dataset
     from pcmci.extract.pipeline import extract as extract
+    from pcmci.heads.ablation import ablate as ablate
     from pcmci.heads.run import load_run as load_run
     from pcmci.heads.run import train_heads as train_heads
 
 _HOMES = {
+    "ablate": "pcmci.heads.ablation",
     "extract": "pcmci.extract.pipeline",
     "load_dataset": "pcmci.extract.datasets",
     "load_run": "pcmci.heads.run",
@@ -29,7 +32,7 @@ _HOMES = {
     "train_heads": "pcmci.heads.run",
 }
 
-__all__ = ["PcmciError", "extract", "load_dataset", "load_run", "open_store", "train_heads"]
+__all__ = ["PcmciError", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -53,8 +53,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 def main() -> NoReturn:
     """Run the command line; leaves with 0, 1 for work that failed, 2 for bad input, or 128 + N
     after signal N."""
-    # With a core busy elsewhere (decoding), OpenMP's spinning makes torch several times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(standalone_mode=True)
     except PcmciError as error:
@@ -65,6 +63,12 @@ def main() -> NoReturn:
         print(f"pcmci: {where}{error.strerror or error}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)
+
+
+def _beside_decoding() -> None:
+    """Before torch is imported: with a core busy elsewhere (decoding), OpenMP's spinning makes it
+    several times slower. Training, which has the cores to itself, is faster with it."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @app.command()
@@ -99,6 +103,7 @@ def extract(
 
     Example: pcmci extract --dataset coin --videos /data/coin/videos --vlm-weights openai
     """
+    _beside_decoding()
     out = out or Path("features") / f"{dataset}.zarr"
     config = ExtractConfig(**settings)
     from pcmci.extract.datasets import load_dataset
@@ -407,6 +412,7 @@ def predict(
 
     Example: pcmci predict runs/coin_activity_ich_seed0_1a2b3c4d tyre.mp4 --top 3
     """
+    _beside_decoding()
     from pcmci.heads.run import load_run
 
     loaded = load_run(run)
@@ -552,6 +558,7 @@ def demo(
 
     Example: pcmci demo --out demo
     """
+    _beside_decoding()
     from pcmci.demo import demo as run_demo
     from pcmci.demo import next_command
     from pcmci.report.table import orders_table, show
@@ -580,7 +587,7 @@ def demo(
         "one seed it ranks no orders.\n"
         "In the splits shift-… one link between a confounder and the activity is broken, or all "
         f"three.\nThe study with all orders: docs/evidence.md\npage: {found.page}\n"
-        f"next: {next_command(out, sys.argv[0])}"
+        f"next: {next_command(out, epochs, sys.argv[0])}"
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "pcmci"
-EVERYONE_MAY = {"errors", "device"}
+EVERYONE_MAY = {"errors", "device", "stopping"}
 MAY = {
     "errors": set(),
     "device": {"errors"},
+    "stopping": {"errors"},
     "flags": set(),
     "cache": {"cache"},
     "kitchen": {"kitchen"},

@@ -74,5 +74,5 @@ def test_without_confounders_the_shifts_change_no_score(tmp_path):
 
 
 def test_the_next_command_can_be_typed(tmp_path):
-    command = demo_module.next_command(tmp_path / "my demo")
-    assert command.startswith("pcmci train-heads --features '")
+    command = demo_module.next_command(tmp_path / "my demo", 5)
+    assert command.startswith("pcmci ablate --features '")

@@ -20,6 +20,7 @@ from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.frames import iter_frames
 from pcmci.extract.pipeline import Encoders, encode_files, extract, prepare_video
+from pcmci.stopping import StoppedError
 
 FRAMES = 8
 
@@ -181,7 +182,7 @@ def test_a_signal_stops_cleanly(dataset, config, monkeypatch, tmp_path, number):
         return decode(path, *arguments)
 
     monkeypatch.setattr(pipeline, "prepare_video", decode_and_stop)
-    with pytest.raises(pipeline.StoppedError, match="the same command goes on") as stopped:
+    with pytest.raises(StoppedError, match="the same command goes on") as stopped:
         extract(dataset, out, config, progress=False)
     assert stopped.value.exit_code == 128 + number
     assert signal.getsignal(number) is handler

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from pcmci.cache.store import open_store
 from pcmci.demo.page import demo_page
+from pcmci.errors import PcmciError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.pipeline import extract
+from pcmci.heads.ablation import Ablator
 from pcmci.heads.bootstrap import Interval, differences
-from pcmci.heads.config import order_name
-from pcmci.heads.run import Run, train_heads
+from pcmci.heads.run import Run
 from pcmci.kitchen import write_world
 
 ORDERS: tuple[tuple[str, ...], ...] = ((), ("ich",), ("ich", "ici"), ("ich", "ici", "ivc"))
@@ -57,12 +58,14 @@ def demo(
     store_path.parent.mkdir(parents=True, exist_ok=True)
     extract(dataset, store_path, SETTINGS, progress=progress)
     with open_store(store_path) as store:
-        runs = {
-            order_name(order): train_heads(
-                store, order, out=out / "runs", epochs=epochs, progress=progress
-            )
-            for order in ORDERS
-        }
+        ablator = Ablator(
+            store, ORDERS, seeds=1, out=out / "runs", progress=progress, values={"epochs": epochs}
+        )
+        runs = {}
+        for outcome in ablator.train():
+            if outcome.run is None:
+                raise PcmciError(f"{outcome.trial.variant.name}: {outcome.reason}")
+            runs[outcome.trial.variant.name] = outcome.run
         predictions = {order: [run.predictions] for order, run in runs.items()}
         against_none = differences(predictions, reference="none", progress=progress)
         commands = {
@@ -72,19 +75,19 @@ def demo(
                     "--epochs", str(epochs),
                 ]
             ),
-            "What one would type next:": next_command(out, program),
+            "What one would type next:": next_command(out, epochs, program),
         }  # fmt: skip
         page = demo_page(dataset, store, runs, against_none, commands)
     return Demo(runs, against_none, page.write(out / "index.html"))
 
 
-def next_command(out: Path, program: str = "pcmci") -> str:
+def next_command(out: Path, epochs: int, program: str = "pcmci") -> str:
     """What somebody who liked the demo would type."""
     return shlex.join(
         [
-            program, "train-heads",
+            program, "ablate",
             "--features", str(out / "features" / "kitchen.zarr"),
-            "--order", "ivc,ich,ici",
+            "--orders", "all", "--seeds", "3", "--epochs", str(epochs),
             "--out", str(out / "runs"),
         ]
     )  # fmt: skip

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
 import sys
 import time
 from collections import deque
@@ -13,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,7 @@ from pcmci.cache.schema import Sampling, Status, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.writer import StoreWriter
 from pcmci.device import choose_device, choose_precision
-from pcmci.errors import PcmciError, VideoError, WeightsError
+from pcmci.errors import VideoError, WeightsError
 from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
@@ -34,20 +31,10 @@ from pcmci.extract.encoders.clip import ClipEncoder
 from pcmci.extract.encoders.protocol import Encoder
 from pcmci.extract.frames import decoder_versions, iter_frames
 from pcmci.extract.table import video_table
+from pcmci.stopping import Stop, StoppedError, stop_signals
 
 EXTRACTOR = "1"
 """Raised when this program would compute other features from the same videos and weights."""
-
-
-class StoppedError(PcmciError):
-    """The user, or the machine, asked the extraction to stop; what was finished is stored."""
-
-    def __init__(self, number: int, left: int) -> None:
-        self.exit_code = 128 + number
-        super().__init__(
-            f"stopped by {signal.Signals(number).name}; {left} videos are left: "
-            "the same command goes on from here"
-        )
 
 
 @dataclass
@@ -213,7 +200,7 @@ class _Extraction:
         pending = self._pending(retry_failed)
         self._say_what_is_ahead(pending)
         began = time.perf_counter()
-        with _stop_signals() as stop, ThreadPoolExecutor(1) as self.write_thread:
+        with stop_signals() as stop, ThreadPoolExecutor(1) as self.write_thread:
             with self._bar(len(pending)) as self.bar:
                 self._encode_all(pending, stop)
             while self.writes:
@@ -221,7 +208,10 @@ class _Extraction:
         self.summary.seconds = time.perf_counter() - began
         self.summary.counts = self.writer.counts
         if stop.number:
-            raise StoppedError(stop.number, len(self.writer.pending))
+            left = len(self.writer.pending)
+            raise StoppedError(
+                stop.number, f"{left} videos are left: the same command goes on from here"
+            )
         return self.summary
 
     def _pending(self, retry_failed: bool) -> list[int]:
@@ -236,7 +226,7 @@ class _Extraction:
                 self.writer.missing(row, "not on disk")
         return [int(row) for row in self.writer.pending]
 
-    def _encode_all(self, pending: list[int], stop: _Stop) -> None:
+    def _encode_all(self, pending: list[int], stop: Stop) -> None:
         batchers = self.encoders.batchers()
         for row, decoded in self._decoded(pending, stop):
             if isinstance(decoded, VideoError):
@@ -248,7 +238,7 @@ class _Extraction:
             self._collect(name, batcher.flush())
 
     def _decoded(
-        self, pending: list[int], stop: _Stop
+        self, pending: list[int], stop: Stop
     ) -> Iterator[tuple[int, dict[str, np.ndarray] | VideoError]]:
         """Decoded videos in the order of their rows, a few ahead of the encoders."""
         todo = iter(pending)
@@ -345,35 +335,6 @@ class _Extraction:
             f"{counts[Status.MISSING]} missing, {counts[Status.FAILED]} failed before",
             file=sys.stderr,
         )
-
-
-@dataclass
-class _Stop:
-    number: int = 0
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """The first SIGINT or SIGTERM asks for a clean stop, a second one has its usual effect.
-
-    Only the main thread may set handlers: elsewhere (a library call in a thread) nothing changes.
-    """
-    stop = _Stop()
-    before: dict[int, Any] = {}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.number = number
-        for caught, handler in before.items():
-            signal.signal(caught, handler)
-
-    with contextlib.suppress(ValueError):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for caught, handler in before.items():
-            signal.signal(caught, handler)
 
 
 def encode_files(

@@ -35,6 +35,7 @@ from pcmci.heads.recipe import commit
 from pcmci.heads.results import Outcome, Results, collect, write_facts
 from pcmci.heads.run import check_labels, find_failure, find_run
 from pcmci.heads.sweep import Sweep, Trial, groups, plan_sweep
+from pcmci.stopping import StoppedError, stop_signals
 
 RESAMPLES = 1000
 """Of the bootstrap of differences."""
@@ -180,9 +181,8 @@ class Ablator:
         Raises PcmciError where no run at all went well.
         """
         began = time.perf_counter()
-        pending = self.pending()
-        errors = self._train(pending)
-        outcomes = [self._outcome(trial, errors) for trial in self.sweep.trials]
+        before = {trial.recipe for trial in self.pending()}
+        outcomes = self.train()
         if not any(outcome.run for outcome in outcomes):
             raise PcmciError(f"every run failed, the first with: {outcomes[0].reason}")
         found = collect(
@@ -190,8 +190,7 @@ class Ablator:
             resamples=resamples, progress=self.progress, dataset=self.store.spec.dataset,
         )  # fmt: skip
         folder = Path(results) / f"{self.store.spec.dataset}_{self.key[:8]}"
-        trained = {trial.recipe.key(self.store) for trial in pending}
-        trained &= {outcome.run.config["key"] for outcome in outcomes if outcome.run}
+        trained = {o.trial.recipe for o in outcomes if o.run} & before
         failures = {
             _shown(outcome.trial): outcome.reason for outcome in outcomes if not outcome.run
         }
@@ -209,6 +208,14 @@ class Ablator:
             raise PcmciError(f"{folder} cannot be written: {error.strerror}") from error
         return Ablation(folder, found, facts["done"], len(trained), failures)
 
+    def train(self) -> list[Outcome]:
+        """Train what is not there; how every trial of the sweep ended, in its order.
+
+        Raises StoppedError after SIGINT or SIGTERM: finished runs are kept.
+        """
+        errors = self._train(self.pending())
+        return [self._outcome(trial, errors) for trial in self.sweep.trials]
+
     def _train(self, pending: Sequence[Trial]) -> dict[str, str]:
         """Key of a run -> what stopped it, where it was not the run's own loss."""
         errors = self._solve(pending)
@@ -218,13 +225,22 @@ class Ablator:
             len(group) * len(self.sweep.labels) * group[0].recipe.train.epochs for group in todo
         )
         done = 0
-        with tqdm(
+        with stop_signals() as stop, tqdm(
             total=total, unit="epoch", desc=f"{sum(map(len, todo))} runs",
             disable=not (self.progress and todo),
             mininterval=0.1 if sys.stderr.isatty() else 30,  # a job's log needs no more
         ) as bar:  # fmt: skip
             recipes = [[trial.recipe for trial in group] for group in todo]
-            for index, error in train_groups(self.store, recipes, place, bar.update):
+
+            def on_epochs(count: int) -> None:
+                bar.update(count)
+                if stop.number:
+                    left = sum(map(len, todo)) - done
+                    raise StoppedError(
+                        stop.number, f"{left} runs are left: the same command goes on from here"
+                    )
+
+            for index, error in train_groups(self.store, recipes, place, on_epochs):
                 done += len(todo[index])
                 bar.set_postfix_str(f"{done} done", refresh=False)
                 if error is not None:

@@ -25,6 +25,7 @@ from pcmci.cache.store import Store, open_store
 from pcmci.errors import PcmciError
 from pcmci.heads.recipe import Recipe
 from pcmci.heads.run import make_runs
+from pcmci.stopping import StoppedError
 
 POLL_SECONDS = 0.2
 
@@ -58,12 +59,13 @@ def train_groups(
     """Train every group as one stack; yields a group's index when it is done, with the error that
     stopped it, if one did. Runs and failures are found in `place.out`.
 
-    on_epochs: told of the epochs trained since it was last told, of all runs and label sets.
+    on_epochs: told of the epochs trained since it was last told, of all runs and label sets; an
+    error that it raises stops everything, and leaves nothing half done.
     Raises PcmciError where a worker was killed.
     """
     if place.workers == 1:
         for index, recipes in enumerate(groups):
-            yield index, _train(store, recipes, place, lambda epochs: on_epochs(epochs))
+            yield index, _train(store, recipes, place, on_epochs)
         return
     context = multiprocessing.get_context("spawn")
     epochs, stop = context.SimpleQueue(), context.Event()
@@ -74,6 +76,7 @@ def train_groups(
             waiting = {workers.submit(_work, list(group)): i for i, group in enumerate(groups)}
             while waiting:
                 done, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
+                on_epochs(0)
                 while not epochs.empty():
                     on_epochs(epochs.get())
                 for future in done:
@@ -104,6 +107,8 @@ def _train(
                 store, recipes, place.out, place.device, place.memory, progress=False,
                 on_epoch=lambda labels, epoch, losses: on_epochs(len(losses)),
             )  # fmt: skip
+        except StoppedError:
+            raise
         except PcmciError as error:
             return str(error)
     return None

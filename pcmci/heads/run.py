@@ -38,6 +38,7 @@ from pcmci.heads.predictions import Predictions
 from pcmci.heads.recipe import RUN_FORMAT, Recipe, model_config
 from pcmci.heads.scoring import Scores, sigmoid, softmax
 from pcmci.heads.training import DivergedError, build_model
+from pcmci.stopping import Stop, StoppedError, stop_signals
 
 VIDEOS_A_PASS = 32
 """In `Run.predict`."""
@@ -124,8 +125,9 @@ def train_heads(
     each; default: all that the store has. memory: bytes for features; what does not fit is
     streamed. values: any setting by name (`lr=3e-3`, `seed=1`, `transport_lambda=0.5`).
     Raises UsageError for settings, PcmciError for a store without training or scored videos and
-    for a loss that is not finite. The same seed gives the same bits on a CPU, as long as the
-    features are held in the same way (all in memory, or streamed through as much of it).
+    for a loss that is not finite, StoppedError after SIGINT or SIGTERM.
+    The same seed gives the same bits on a CPU with as many threads, as long as the features are
+    held in the same way (all in memory, or streamed through as much of it).
     """
     order = parse_order(order) if isinstance(order, str) else order
     labels = parse_labels(labels) if isinstance(labels, str) else labels
@@ -136,7 +138,7 @@ def train_heads(
     there = find_run(store, recipe, out)
     if there and not overwrite:
         return there
-    with _bars(recipe, progress) as on_epoch:
+    with stop_signals() as stop, _bars(recipe, progress, stop) as on_epoch:
         (run,) = make_runs(
             store, [recipe], out, on, memory,
             overwrite=overwrite, progress=progress, on_epoch=on_epoch,
@@ -235,8 +237,8 @@ def _keep_run(store: Store, recipe: Recipe, out: Path, partial: Path, overwrite:
 
 
 @contextmanager
-def _bars(recipe: Recipe, progress: bool) -> Iterator[OnEpoch]:
-    """A bar a label set, as long as its training takes."""
+def _bars(recipe: Recipe, progress: bool, stop: Stop) -> Iterator[OnEpoch]:
+    """A bar a label set, as long as its training takes; ends the run when it is to stop."""
     bars: dict[str, tqdm[Any]] = {}
     config = recipe.train
 
@@ -251,6 +253,10 @@ def _bars(recipe: Recipe, progress: bool) -> Iterator[OnEpoch]:
             )  # fmt: skip
         bars[labels].set_postfix(loss=f"{losses[0]:.4f}", refresh=False)
         bars[labels].update()
+        if stop.number:
+            raise StoppedError(
+                stop.number, "nothing of this run is kept; the same command starts it"
+            )
 
     try:
         yield on_epoch

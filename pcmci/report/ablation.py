@@ -24,7 +24,7 @@ from pcmci.report.table import best_row, difference, percent, spread, ticks
 
 Row = dict[str, Any]
 
-SHOWN_PAIRS = 8
+SHOWN_PAIRS = 4
 """Implausible pairs of each variant on the page; the table of rows has more."""
 SHOWN_CLASSES = 12
 """Classes with the largest differences that are named."""
