@@ -15,8 +15,9 @@ from causal_evidence import (
     require_same_sessions,
     signed,
 )
+from made_up import made_up_store
 from made_up_predictions import make
-from synthetic import made_up_store, names, small_table
+from synthetic import names, small_table
 
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from synthetic import made_up_store
+from made_up import made_up_store
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
