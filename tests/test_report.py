@@ -179,7 +179,7 @@ def test_a_page_needs_no_steps_and_no_second_variant(tmp_path):
     """The smallest sweep: one order, one seed, one label set."""
     activities = ("tea", "coffee", "toast")
     path = made_up_store(
-        tmp_path / "x.h5", "x", LabelSet(activities, activities, "{}"), None, small_table(),
+        tmp_path / "x.h5", "x", LabelSet(activities, activities, "{}"), None, small_table(steps=0),
         frames=4, width=16, video_width=24,
     )  # fmt: skip
     with open_store(path) as store:
