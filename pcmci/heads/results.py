@@ -253,6 +253,7 @@ def _summary(
                             ("difference", "value"), ("low", "low"), ("high", "high"),
                         )
                     },
+                    "truth": next((by[split].get(f"{name} truth") for by in there), None),
                     "excludes zero": interval.excludes_zero if interval else None,
                     "coverage": there[0][split]["coverage"],
                 }  # fmt: skip

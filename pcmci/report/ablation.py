@@ -20,12 +20,15 @@ from pcmci.errors import PcmciError, UsageError
 from pcmci.report import figures
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS, reported
-from pcmci.report.table import best_row, difference, percent, spread, ticks
+from pcmci.report.table import STAGES, best_row, difference, percent, spread, ticks
 
 Row = dict[str, Any]
 
-SHOWN_PAIRS = 4
-"""Implausible pairs of each variant on the page; the table of rows has more."""
+SHOWN_PAIRS = 15
+"""Implausible pairs on the page; the table of rows has more."""
+NAMED_ORDERS = 3
+FEWEST = 10
+"""A bin of the reliability diagram with fewer predictions is not drawn."""
 SHOWN_CLASSES = 12
 """Classes with the largest differences that are named."""
 SHOWN_VIDEOS = 50
@@ -158,7 +161,6 @@ def _main_split(rows: Rows) -> str:
 
 def _scores(rows: Rows, gallery: _Gallery) -> Section:
     split = _main_split(rows)
-    tables = [_score_table(rows, score, split) for score in rows.scores()]
     drawn = [score for score in rows.scores() if not score.startswith("ODD")]
     panels = {
         score: {
@@ -202,7 +204,10 @@ def _scores(rows: Rows, gallery: _Gallery) -> Section:
     return Section(
         f"Scores on {split}",
         words,
-        [*([gallery.show("scores", drawing, caption)] if drawing else []), *tables],
+        [
+            *([gallery.show("scores", drawing, caption)] if drawing else []),
+            _score_table(rows, split),
+        ],
     )
 
 
@@ -211,30 +216,42 @@ def _paper(rows: Rows, row: Row) -> float | None:
     return None if row["settings"] else reported(rows.facts["dataset"], row["score"], row["order"])
 
 
-def _score_table(rows: Rows, score: str, split: str) -> Table:
-    found = _of(rows.summary, score=score, split=split)
-    best = best_row(found, score)
-    papers = [_paper(rows, row) for row in found]
-    with_paper = any(value is not None for value in papers)
-    with_settings = any(row["settings"] for row in found)
-    with_choice = any(row["chosen setting"] for row in found)
-    head = ["order", "ICH", "ICI", "IVC"]
-    head += ["settings"] * with_settings + ["tried", "chosen"] * with_choice
-    head += ["seeds", f"{score} (%)"] + ["the paper"] * with_paper
+def _score_table(rows: Rows, split: str) -> Table:
+    """A row a variant, a column a score, the paper's figure beside it where there is one."""
+    by_score = {
+        score: {row["variant"]: row for row in _of(rows.summary, score=score, split=split)}
+        for score in rows.scores()
+    }
+    any_row = {name: row for by_variant in by_score.values() for name, row in by_variant.items()}
+    with_settings = any(row["settings"] for row in any_row.values())
+    with_choice = any(row["chosen setting"] for row in any_row.values())
+    columns: dict[str, dict[str, Cell]] = {}
+    for score, by_variant in by_score.items():
+        best = best_row(by_variant.values(), score)
+        columns[f"{score} (%)"] = {
+            name: Noted(spread(row), difference(row), strong=row is best)
+            for name, row in by_variant.items()
+        }
+        papers = {name: _paper(rows, row) for name, row in by_variant.items()}
+        if any(value is not None for value in papers.values()):
+            columns[f"{score}, the paper"] = {n: percent(value) for n, value in papers.items()}
+        if score.startswith("ODD"):
+            columns["ODD, the truth"] = {n: percent(row["truth"]) for n, row in by_variant.items()}
+        if with_choice and not score.startswith("ODD"):
+            columns[f"chosen by {score}"] = {
+                name: row["chosen setting"] for name, row in by_variant.items()
+            }
+    head = ["order", *(stage.upper() for stage in STAGES)]
+    head += ["settings"] * with_settings + ["seeds"] + ["tried"] * with_choice + list(columns)
     body: list[list[Cell]] = []
-    for row, paper in zip(found, papers, strict=True):
-        cells: list[Cell] = [row["order"], *ticks(row["order"])]
-        cells += [row["settings"]] * with_settings
-        cells += [row["settings tried"], row["chosen setting"]] * with_choice
+    for name, row in any_row.items():
         failed = f"{row['failed']} failed" if row["failed"] else ""
-        cells += [Noted(str(row["seeds"]), failed)]
-        cells += [Noted(spread(row), difference(row), strong=row is best)]
-        cells += [percent(paper)] * with_paper
-        body.append(cells)
-    coverage = found[0]["coverage"] if found else None
-    return Table(
-        head, body, f"{score} in percent on {split}; coverage {percent(coverage)} % of the videos."
-    )
+        cells: list[Cell] = [row["order"], *ticks(row["order"])]
+        cells += [row["settings"]] * with_settings + [Noted(str(row["seeds"]), failed)]
+        cells += [row["settings tried"]] * with_choice
+        body.append([*cells, *(column.get(name) for column in columns.values())])
+    coverage = percent(next(iter(any_row.values()))["coverage"])
+    return Table(head, body, f"In percent, on {split}; {coverage} % of its videos have features.")
 
 
 def _splits(rows: Rows) -> list[Section]:
@@ -293,13 +310,20 @@ def _coprediction(rows: Rows, gallery: _Gallery) -> Section | None:
     drawing, hovers = figures.coprediction_matrices(
         {**shown, "ground truth": rows.matrices["truth"]}, names
     )
-    pairs: list[list[Cell]] = []
-    for variant in rows.variants:
-        for row in _of(rows.tables.get("pairs", []), variant=variant)[:SHOWN_PAIRS]:
-            pairs.append(
-                [variant, row["predicted"], row["given"], f"{row['q']:.2f}",
-                 _two(row["q_train"]), _two(row["q_truth"])]
-            )  # fmt: skip
+    of_pair: dict[tuple[str, str], list[Row]] = {}
+    for row in rows.tables.get("pairs", []):
+        of_pair.setdefault((row["predicted"], row["given"]), []).append(row)
+    common = sorted(
+        of_pair.items(), key=lambda item: (-len(item[1]), -max(r["q"] for r in item[1]))
+    )
+    pairs: list[list[Cell]] = [
+        [
+            predicted, given, _two(found[0]["q_train"]), _two(found[0]["q_truth"]),
+            f"{max(row['q'] for row in found):.2f}",
+            Noted(f"{len(found)} of {len(rows.variants)}", _orders(found)),
+        ]
+        for (predicted, given), found in common[:SHOWN_PAIRS]
+    ]  # fmt: skip
     counts = {row["variant"]: row["pairs"] for row in rows.tables.get("pairs", [])}
     counted = ", ".join(f"{variant} {counts.get(variant, 0)}" for variant in rows.variants)
     return Section(
@@ -313,13 +337,21 @@ def _coprediction(rows: Rows, gallery: _Gallery) -> Section | None:
                 hovers,
             ),
             Table(
-                ["order", "predicted", "given", "Q", "in training labels", "in the truth"],
+                ["predicted", "given", "Q of training labels", "Q of the truth", "highest Q",
+                 "orders"],
                 pairs,
-                f"Implausible pairs, of each order the {SHOWN_PAIRS} strongest: Q above 0.6 in the "
-                f"prediction and not in the training labels. All that there are: {counted}.",
+                "Implausible pairs: Q above 0.6 in the prediction and not in the training labels; "
+                f"the {SHOWN_PAIRS} that most orders share. How many each order has: {counted}.",
             ),
         ],
     )  # fmt: skip
+
+
+def _orders(pairs: Sequence[Row]) -> str:
+    """Which orders have a pair, the first few by name."""
+    names = [row["variant"] for row in pairs]
+    more = f" and {len(names) - NAMED_ORDERS} more" if len(names) > NAMED_ORDERS else ""
+    return "; ".join(names[:NAMED_ORDERS]) + more
 
 
 def _two(value: float | None) -> str | None:
@@ -382,7 +414,8 @@ def _reliability(rows: Rows, gallery: _Gallery) -> Section | None:
     errors: dict[str, dict[str, float]] = {}
     for row in found:
         by_variant = panels.setdefault(row["labels"], {})
-        by_variant.setdefault(row["variant"], []).append((row["confidence"], row["correct"]))
+        if row["count"] >= FEWEST:
+            by_variant.setdefault(row["variant"], []).append((row["confidence"], row["correct"]))
         errors.setdefault(row["variant"], {})[row["labels"]] = row["calibration error"]
     table = Table(
         ["order", *(f"{labels}: calibration error (%)" for labels in panels)],
@@ -399,7 +432,8 @@ def _reliability(rows: Rows, gallery: _Gallery) -> Section | None:
             gallery.show(
                 "reliability", figures.reliability_diagram(panels, rows.shown),
                 "For activities the likeliest one's probability and how often it is right; for "
-                "steps each probability and how often the step is there. Grey: the other orders.",
+                "steps each probability and how often the step is there. Grey: the other orders. "
+                f"Bins with fewer than {FEWEST} predictions are left out.",
             ),
             table,
         ],

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from pcmci.report.page import Hover
 
@@ -145,6 +146,9 @@ def training_curves(losses: Mapping[str, Mapping[str, Sequence[float]]]) -> Figu
         axes.set_title(labels, fontsize=10)
         axes.set_xlabel("epoch")
         axes.set_yscale("log")
+        # Matplotlib's own would need mathtext, which is off: a label may hold a dollar sign
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid()
     panels[0].set_ylabel("training loss")
     handles, names = panels[-1].get_legend_handles_labels()
@@ -239,7 +243,7 @@ def class_differences(
     differences: [variants, classes] as fractions, NaN for a class without a positive video.
     """
     width = min(14.0, 3.2 + 0.16 * len(classes))
-    figure = Figure(figsize=(width, 2.6 + 0.24 * len(variants)))
+    figure = Figure(figsize=(width, 1.6 + 0.24 * len(variants)))
     axes = figure.subplots()
     limit = max(0.02, float(np.nanmax(np.abs(differences), initial=0.0)))
     image = axes.imshow(
@@ -251,7 +255,7 @@ def class_differences(
     else:
         axes.set_xticks([])
     axes.tick_params(length=0)
-    bottom, top = 1.5 / figure.get_figheight(), 1 - 0.15 / figure.get_figheight()
+    bottom, top = 1.1 / figure.get_figheight(), 1 - 0.15 / figure.get_figheight()
     left, right = 1.7 / width, 1 - 0.9 / width
     figure.subplots_adjust(left, bottom, right, top)
     bar = figure.add_axes((right + 0.15 / width, bottom, 0.12 / width, top - bottom))

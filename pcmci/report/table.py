@@ -109,6 +109,7 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
     table = Table(title=title, title_justify="left")
     for name in STAGES:
         table.add_column(name.upper(), justify="center")
+    truth = [percent(row["truth"]) if score.startswith("ODD") else "" for row in rows]
     paper = [reported(row["dataset"], score, row["order"]) for row in rows]
     extra = {
         "order": [row["order"] for row in rows],
@@ -117,6 +118,7 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
         "seeds": [_seeds(row) for row in rows],
         score: [spread(row) for row in rows],
         f"difference to {_reference(rows)}": [difference(row) for row in rows],
+        "the truth": truth,
         "the paper": [percent(value) for value in paper],
     }
     empty = {"the paper": NOTHING}
@@ -154,7 +156,8 @@ def difference(row: Mapping[str, Any]) -> str:
     """`+1.20, -0.31 to 2.70 *`, the star where the interval excludes 0; nothing without one."""
     if row["difference"] is None:
         return "reference" if row["reference"] else ""
-    value, low, high = (100 * row[name] for name in ("difference", "low", "high"))
+    # + 0.0: no "-0.00"
+    value, low, high = (round(100 * row[name], 2) + 0.0 for name in ("difference", "low", "high"))
     return f"{value:+.2f}, {low:.2f} to {high:.2f}" + (" *" if row["excludes zero"] else "")
 
 
