@@ -208,6 +208,7 @@ def train_heads(
 @app.command()
 @with_flags({name: entry for name, entry in run_settings().items() if name != "seed"})
 def ablate(
+    context: typer.Context,
     orders: Annotated[
         str, typer.Option(help='all (16), paper (11), or some: "none; ich,ici; ici,ich".')
     ] = "all",
@@ -279,7 +280,7 @@ def ablate(
 
     Example: pcmci ablate --dataset coin --orders all --seeds 5 --validation 0.1 --grid lr=1e-3,3e-3
     """
-    chosen = {n: value for n, value in settings.items() if value != run_settings()[n][1].default}
+    chosen = {n: value for n, value in settings.items() if _was_given(context, n)}
     stages, which, taus = parse_orders(orders), parse_seeds(seeds), parse_taus(tau)
     values = parse_grid(grid or [])
     compared = None if reference is None else parse_order(reference)
@@ -325,6 +326,12 @@ def ablate(
             print(f"failed: {run}: {reason}", file=sys.stderr)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was on the command line, even with its default's value."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _show_preview(preview: Any, as_json: bool) -> None:

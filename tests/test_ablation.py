@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from synthetic import small_store
 
 import pcmci as package
@@ -31,6 +32,7 @@ from pcmci.heads.predictions import Predictions
 from pcmci.heads.results import Outcome, choose
 from pcmci.heads.run import load_run, train_heads
 from pcmci.heads.scoring import score, sigmoid
+from pcmci.report.ablation import write_report
 
 QUICK = {"epochs": 2, "relations": 4, "decoder_heads": 4, "feedforward": 24, "batch_size": 16}
 ALONE = {"workers": 1, "progress": False}
@@ -271,11 +273,15 @@ def test_implausible_pairs_are_counted_and_named(swept):
         np.testing.assert_allclose(matrices[f"q/{order}"], q, rtol=1e-6)
         above = implausible_pairs(q, part.q_train)
         pairs = [row for row in tables["pairs"] if row["variant"] == order]
-        assert len(pairs) == min(20, above.sum())
+        assert len(pairs) == above.sum()  # there are fewer than are cut off
         for row in pairs:
             i, j = part.names.index(row["predicted"]), part.names.index(row["given"])
             assert above[i, j]
             assert row["q"] == pytest.approx(q[i, j])
+            assert row["variants with it"] == sum(
+                (other["predicted"], other["given"]) == (row["predicted"], row["given"])
+                for other in tables["pairs"]
+            )
 
 
 def test_settings_of_the_model_are_rows_of_their_own(store, tmp_path):
@@ -350,8 +356,14 @@ def test_a_worker_that_was_killed_is_said():
     [
         ({"grid": {"lr": (1e-3, 1e-2)}}, "--validation 0.1"),
         ({"grid": {"lr": (1e-3,)}, "lr": 1e-2}, "lr is both in --grid and a setting"),
-        ({"reference": "ivc"}, "--reference ivc is not among the orders: none; ich"),
+        ({"reference": "ivc"}, "--reference ivc is not among the orders: none; ici"),
         ({"labels": "verbs"}, "--labels 'verbs'"),
+        ({"grid": {"validation": (0.1, 0.3)}}, "--grid validation: scores on different videos"),
+        ({"validation": 0.999}, "validation 0.999 of"),
+        ({"relations": 7}, "relations 7 does not divide the width 16"),
+        ({"seeds": (1, 1)}, r"--seeds \[1, 1\]"),
+        ({"seeds": 0}, r"--seeds \[\]"),
+        ({"seed": 3}, "seed=3: a sweep takes `seeds`"),
         ({"workers": 0}, "--workers 0"),
         ({"stack": 0}, "--stack 0"),
         ({"epochs": 0}, "epochs 0"),
@@ -359,7 +371,83 @@ def test_a_worker_that_was_killed_is_said():
 )
 def test_what_cannot_be_planned(store, tmp_path, options, says):
     with pytest.raises(UsageError, match=says):
-        ablate(store, "none; ich", 1, out=tmp_path, **{"progress": False, **options})
+        ablate(store, "none; ici", out=tmp_path, **{"seeds": 1, "progress": False, **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_script_needs_no_guard(store, tmp_path):
+    """Workers do not run the caller's script again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pcmci\n"
+        f"store = pcmci.open_store({str(store.path)!r})\n"
+        f"table = pcmci.ablate(store, 'none; ivc', 1, out={str(tmp_path)!r}, "
+        f"results={str(tmp_path)!r}, workers=2, resamples=0, epochs=1, relations=4, "
+        "decoder_heads=4, progress=False)\n"
+        "print('done', table.done)\n"
+    )
+    said = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert said.stdout == "done 2\n"
+
+
+def test_too_wide_a_stack_is_halved(store, tmp_path, monkeypatch):
+    widths = []
+    make = pool.make_runs
+
+    def make_few(store, recipes, *arguments, **options):
+        widths.append(len(recipes))
+        if len(recipes) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+        return make(store, recipes, *arguments, **options)
+
+    monkeypatch.setattr(pool, "make_runs", make_few)
+    options = {"out": tmp_path, "results": tmp_path, "resamples": 0, **QUICK, **ALONE}
+    found = ablate(store, "none", 5, stack=5, **options)
+    assert widths == [5, 2, 3, 1, 2]
+    assert found.done == 5
+
+    def make_none(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+
+    monkeypatch.setattr(pool, "make_runs", make_none)
+    again = ablate(store, "none; ivc", 5, stack=5, **options)
+    assert set(again.failures.values()) == {"out of memory: CUDA out of memory."}
+    assert len(again.failures) == 5  # of ivc; the others are there
+
+
+def test_plans_of_a_store_that_cannot_be_written_are_kept_with_the_runs(tmp_path, monkeypatch):
+    path = small_store(tmp_path / "small.h5")
+    (tmp_path / "small.h5.plans").write_text("in the way: nothing can be written here")
+    with open_store(path) as store:
+        options = {"out": tmp_path / "runs", "results": tmp_path, "resamples": 0, **QUICK, **ALONE}
+        ablate(store, "ich", 1, labels="steps", **options)
+        assert list((tmp_path / "runs" / "plans").glob("*.npy"))
+        monkeypatch.setattr(frozen, "_solve", lambda *a: pytest.fail("solved again"))
+        ablate(store, "ich", 2, labels="steps", **options)
+
+
+def test_taus_may_come_in_any_order(store, swept, tmp_path):
+    options = {"out": swept.path.parents[1] / "runs", "results": tmp_path, "resamples": 0}
+    found = ablate(
+        store, ORDERS, 2, grid={"lr": (1e-4, 1e-2)}, tau=(0.9, 0.3, 0.9), validation=0.25,
+        **options, **QUICK, **ALONE,
+    )  # fmt: skip
+    rows = found.results.tables["densities"]
+    assert [row["tau"] for row in rows[:4]] == [0.3, 0.9, 0.3, 0.9]
+    write_report(found.path)
+
+
+def test_a_row_whose_runs_all_failed_stays_in_the_tables(store, tmp_path):
+    found = ablate(
+        store, "none; ich", 1, grid={"transport_temperature": (0.5, 1e-320)}, out=tmp_path,
+        results=tmp_path, resamples=10, reference="ich", **QUICK, **ALONE,
+    )  # fmt: skip
+    rows = {(r["variant"], r["score"]): r for r in found.summary if r["split"] == "test"}
+    lost = rows["ich transport_temperature=1e-320", "mAP"]
+    assert (lost["seeds"], lost["failed"], lost["mean"]) == (0, 1, None)
+    write_report(found.path)
 
 
 def test_it_is_public():
@@ -395,6 +483,15 @@ def test_the_command_makes_rows_and_a_page(pcmci, store, tmp_path):
     assert {row["score"] for row in told["summary"]} == {"Acc", "mAP", "ODD@0.6"}
 
 
+def test_a_setting_and_a_grid_of_it_do_not_go_together(pcmci, store):
+    """Even where the setting is the default's: nothing is dropped silently."""
+    answer = pcmci(
+        "ablate", "--features", store.path, "--lr", 1e-3, "--grid", "lr=3e-3", "--orders", "none"
+    )
+    assert answer.code == 2
+    assert "lr is both in --grid and a setting of all runs" in answer.err
+
+
 def test_the_command_fails_where_a_run_failed(pcmci, store, tmp_path):
     answer = pcmci(
         "ablate", "--features", store.path, "--orders", "none", "--seeds", 1, "--validation", 0.25,
@@ -405,8 +502,11 @@ def test_the_command_fails_where_a_run_failed(pcmci, store, tmp_path):
     assert "Acc on test" in answer.out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_and_leaves_nothing_half_done(store, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "to_all"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_a_signal_stops_it_and_leaves_nothing_half_done(store, tmp_path, number, to_all):
+    """Sent to the command, or to its workers too, as `scancel` and `timeout` do."""
     command = [
         sys.executable, "-m", "pcmci", "ablate", "--features", store.path, "--seeds", 20,
         "--out", tmp_path / "runs", "--results", tmp_path / "ablations", "--epochs", 30,
@@ -414,18 +514,18 @@ def test_a_signal_stops_it_and_leaves_nothing_half_done(store, tmp_path, number)
     ]  # fmt: skip
     process = subprocess.Popen(
         list(map(str, command)), stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
     )  # fmt: skip
     finished = tmp_path / "runs"
     while not list(finished.glob("small_*")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
-    process.send_signal(number)
+    os.killpg(process.pid, number) if to_all else process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "the same command goes on from here" in said.splitlines()[-1]
     assert "Traceback" not in said
-    assert not list(finished.glob(".*"))
+    assert not list(finished.glob(".small*"))
     for folder in finished.glob("small_*"):
         load_run(folder)
 

@@ -11,6 +11,7 @@ import torch
 from synthetic import small_store
 
 from pcmci.cache.store import open_store
+from pcmci.device import autocast
 from pcmci.heads.config import ORDERS, configure, order_name
 from pcmci.heads.recipe import Recipe
 from pcmci.heads.run import find_failure, find_run, make_runs
@@ -156,6 +157,31 @@ def test_the_models_of_a_stack_are_parts_of_it(store):
     changed = stack.logits(vlm, video, weights, None)
     torch.testing.assert_close(changed[1], out[1] + 1)
     torch.testing.assert_close(changed[0], out[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("order", [(), ("ich", "ici", "ivc")], ids=order_name)
+def test_in_bf16_a_stack_is_as_near_to_fp32_as_a_run_alone(store, order):
+    """vmap takes operations apart before autocast sees them: other roundings, no larger ones."""
+    made = [recipe(order, seed=s) for s in range(3)]
+    text, width = store.text("steps"), store.spec.video.width
+    models = [build_model(r.model, text, width, r.train.seed) for r in made]
+    rng = torch.Generator().manual_seed(0)
+    vlm, video = (torch.randn(3, 32, 6, w, generator=rng) for w in (16, 24))
+    weights = (
+        torch.rand(3, 32, 5, 6, generator=rng).softmax(-1) if models[0].wants_weights else None
+    )
+
+    def alone() -> torch.Tensor:
+        inputs = zip(vlm, video, weights if weights is not None else [None] * 3, strict=True)
+        return torch.stack([m(*x) for m, x in zip(models, inputs, strict=True)]).float()
+
+    with torch.no_grad():
+        exact = alone()
+        with autocast(CPU, "bf16"):
+            rounded = alone()
+            stacked = Stack(models, CPU).logits(vlm, video, weights, None).float()
+    error, other = ((x - exact).square().mean().sqrt() for x in (rounded, stacked))
+    assert other <= 1.5 * error
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from tqdm import tqdm
@@ -31,14 +32,18 @@ from pcmci.heads.metrics import TAU
 from pcmci.heads.model import ich_is_frozen
 from pcmci.heads.pool import Place, threads, train_groups
 from pcmci.heads.probe import bytes_of_a_run, seconds_of_a_step
-from pcmci.heads.recipe import commit
+from pcmci.heads.recipe import Recipe, commit
 from pcmci.heads.results import Outcome, Results, collect, write_facts
 from pcmci.heads.run import check_labels, find_failure, find_run
+from pcmci.heads.splits import training_splits
 from pcmci.heads.sweep import Sweep, Trial, groups, plan_sweep
+from pcmci.heads.training import build_model
 from pcmci.stopping import StoppedError, stop_signals
 
 RESAMPLES = 1000
 """Of the bootstrap of differences."""
+FEATURE_SHARE, STACK_SHARE = 0.4, 0.45
+"""Of a GPU's free memory, for features and for stacks; the rest is the allocator's."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,18 @@ class Ablator:
             device=self._device.type,
             has_validation="val" in store.splits,
         )
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what no run could be made of, before any is."""
+        store = self.store
+        splits, groups_ = np.array(store.splits), np.array(store.groups)
+        for share in {trial.recipe.train.validation for trial in self.sweep.trials}:
+            training_splits(splits, groups_, store.activity, share)
+        for recipe in {trial.recipe.stack_key for trial in self.sweep.trials}:
+            for labels in self.sweep.labels:
+                with torch.device("meta"):  # shapes alone
+                    build_model(recipe.model, store.text(labels), store.spec.video.width, 0)
 
     @property
     def key(self) -> str:
@@ -181,6 +198,7 @@ class Ablator:
         Raises PcmciError where no run at all went well.
         """
         began = time.perf_counter()
+        taus = sorted(set(taus))
         before = {trial.recipe for trial in self.pending()}
         outcomes = self.train()
         if not any(outcome.run for outcome in outcomes):
@@ -261,8 +279,9 @@ class Ablator:
                     seen[key] = None
                     try:
                         frozen_weights(
-                            self.store, labels, model.transport, self._device, self.progress
-                        )
+                            self.store, labels, model.transport, self._device, self.progress,
+                            Path(self.out) / "plans",
+                        )  # fmt: skip
                     except PcmciError as error:
                         seen[key] = str(error)
                 if reason := seen[key]:
@@ -271,22 +290,19 @@ class Ablator:
 
     def _groups(self, pending: Sequence[Trial]) -> tuple[list[list[Trial]], int]:
         """The stacks to train, and the width of the widest."""
-        width = self.stack or self._width(pending)
-        found = groups(pending, self.store, width)
+        found = groups(pending, self.store, self._width)
         return found, max(map(len, found), default=0)
 
-    def _width(self, pending: Sequence[Trial]) -> int:
+    def _width(self, recipe: Recipe) -> int:
         """As many runs as the GPU's memory holds. On a CPU one: its cores are busy with one run
         each, and a stack only falls out of their caches (benchmarks/ablation.py)."""
-        if self._device.type == "cpu" or not pending:
+        if self.stack:
+            return self.stack
+        if self._device.type == "cpu":
             return 1
         free, _ = torch.cuda.mem_get_info(self._device)
-        largest = max(pending, key=lambda trial: len(trial.recipe.model.order))
-        needed = max(
-            bytes_of_a_run(self.store, largest.recipe, labels) for labels in self.sweep.labels
-        )
-        # half for features and what the allocator holds back
-        return max(1, int(0.5 * free / needed))
+        needed = max(bytes_of_a_run(self.store, recipe, labels) for labels in self.sweep.labels)
+        return int(STACK_SHARE * free / (self.workers or 1) / needed)
 
     def _place(self, todo: int) -> Place:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -294,7 +310,9 @@ class Ablator:
         workers = self.workers or (max(1, min(cores or 1, todo)) if on_cpu else 1)
         workers = max(1, min(workers, todo))
         memory = self.memory
-        if memory is None and workers > 1:
+        if memory is None and not on_cpu:
+            memory = int(FEATURE_SHARE * torch.cuda.mem_get_info(self._device)[0])
+        elif memory is None and workers > 1:
             memory = int(psutil.virtual_memory().available) // 2
         return Place(
             out=Path(self.out),
@@ -321,7 +339,9 @@ class Ablator:
         if reason := (errors or {}).get(trial.recipe.key(self.store)):
             return Outcome(trial, None, reason)
         failure = find_failure(self.store, trial.recipe, self.out)
-        return Outcome(trial, None, str(failure or ""), failure.step if failure else None)
+        if failure is None:
+            return Outcome(trial, None, "its folder is not there" if errors is not None else "")
+        return Outcome(trial, None, str(failure), failure.step)
 
     def _facts(self, taus: Sequence[float], resamples: int, command: str) -> dict[str, Any]:
         store, spec = self.store, self.store.spec

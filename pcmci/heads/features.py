@@ -54,11 +54,13 @@ def open_features(
     weights: np.ndarray | None,
     device: torch.device,
     memory: int | None = None,
+    readers: int = 1,
 ) -> Features:
     """Resident where the rows fit into `memory` bytes (default: what the device has to spare),
     streamed otherwise.
 
     rows: [m] the rows that will ever be asked for. weights: [n, views, N, L] S~, or None.
+    readers: runs that read at the same time; a streamed one has a buffer of its own.
     """
     arrays: dict[str, _Source] = {name: _StoreArray(store, name) for name in ("vlm", "video")}
     if weights is not None:
@@ -67,7 +69,7 @@ def open_features(
     budget = memory if memory is not None else _spare_memory(device)
     if needed <= budget:
         return ResidentFeatures(arrays, rows, device)
-    return StreamedFeatures(arrays, store.chunk_rows, device, budget)
+    return StreamedFeatures(arrays, store.chunk_rows, device, budget // readers)
 
 
 def batches_of_runs(

@@ -37,13 +37,19 @@ class FrozenWeights:
 
 
 def frozen_weights(
-    store: Store, labels: str, config: TransportConfig, device: torch.device, progress: bool = True
+    store: Store,
+    labels: str,
+    config: TransportConfig,
+    device: torch.device,
+    progress: bool = True,
+    spare: Path | None = None,
 ) -> FrozenWeights:
     """S~ of every video of a store against its `activity` or `steps` labels.
 
     Kept in `<store>.plans/`, keyed by the store's content and the settings that matter here, and
-    checked by its sha256 when it is read again. Where the folder cannot be written, the weights
-    are computed again each time. Raises PcmciError for plans that are not finite.
+    checked by its sha256 when it is read again; in the folder `spare` where that one cannot be
+    written. Where neither can, the weights are computed again each time. Raises PcmciError for
+    plans that are not finite.
     """
     identity = {
         "format": PLAN_FORMAT,
@@ -52,30 +58,32 @@ def frozen_weights(
         "transport": {name: getattr(config, name) for name in DECISIVE},
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    stem = Path(f"{store.path}.plans") / key
-    kept = _read(stem)
-    if kept is not None:
-        return kept
+    folders = [Path(f"{store.path}.plans"), *([spare] if spare else [])]
+    for folder in folders:
+        kept = _read(folder / key)
+        if kept is not None:
+            return kept
     shape = (
         len(store),
         store.spec.sampling.views,
         len(store.spec.labels(labels)),
         store.spec.vlm.tokens,
     )
-    try:
-        stem.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=stem.parent, suffix=".partial") as partial:
-            array = Path(partial) / "weights.npy"
-            on_disk = np.lib.format.open_memmap(array, "w+", np.float32, shape)
-            error = _solve(store, labels, config, device, progress, on_disk)
-            on_disk.flush()
-            _keep(stem, array, {"marginal_error": error, **identity})
-        kept = _read(stem)
-    except OSError:
-        kept = None
-    if kept is not None:
-        return kept
-    # A store on a read-only disk, or on a full one, still trains: with the weights in memory.
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, suffix=".partial") as partial:
+                array = Path(partial) / "weights.npy"
+                on_disk = np.lib.format.open_memmap(array, "w+", np.float32, shape)
+                error = _solve(store, labels, config, device, progress, on_disk)
+                on_disk.flush()
+                _keep(folder / key, array, {"marginal_error": error, **identity})
+            kept = _read(folder / key)
+        except OSError:
+            continue
+        if kept is not None:
+            return kept
+    # On a read-only disk, or on a full one, it still trains: with the weights in memory.
     weights = np.zeros(shape, np.float32)
     error = _solve(store, labels, config, device, progress, weights)
     return FrozenWeights(weights, error)

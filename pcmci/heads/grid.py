@@ -69,13 +69,20 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             seeds = tuple(int(part) for part in text.split(",") if part.strip())
         else:
             seeds = tuple(range(int(text))) if 0 < int(text) <= MOST_SEEDS else ()
-        if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-            raise ValueError
     except ValueError:
+        seeds = ()
+    return check_seeds(seeds, text)
+
+
+def check_seeds(seeds: tuple[int, ...], shown: object = None) -> tuple[int, ...]:
+    """`seeds` itself. Raises UsageError for none, for a negative one, and for one that is there
+    twice: it would count as two."""
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        shown = list(seeds) if shown is None else shown
         raise UsageError(
-            f"--seeds {text!r}: use a number of seeds from 1 to {MOST_SEEDS}, or different seeds "
+            f"--seeds {shown!r}: use a number of seeds from 1 to {MOST_SEEDS}, or different seeds "
             "as 3,7"
-        ) from None
+        )
     return seeds
 
 
@@ -104,6 +111,10 @@ def check_grid(grid: Grid) -> Grid:
     for key, values in grid.items():
         if key == "seed":
             raise UsageError("--grid seed: seeds are asked for with --seeds")
+        if key == "validation":
+            raise UsageError(
+                "--grid validation: scores on different videos do not compare; set --validation"
+            )
         if not values or len(set(values)) != len(values):
             raise UsageError(f"--grid {key}: {'a value is repeated' if values else 'no values'}")
         for value in values:

@@ -59,7 +59,8 @@ class _Found:
 
 class Learner:
     """recipes: of runs that can be stacked (the same `Recipe.stack_key`). memory: bytes for
-    features. progress: whether the transport shows a bar.
+    features. spare: where plans are kept if not beside the store. progress: whether the transport
+    shows a bar.
 
     Raises PcmciError for a store without training or scored videos.
     """
@@ -71,13 +72,14 @@ class Learner:
         device: torch.device,
         memory: int | None = None,
         *,
+        spare: Path | None = None,
         progress: bool = True,
         on_epoch: OnEpoch = lambda labels, epoch, losses: None,
     ) -> None:
         if len({recipe.stack_key for recipe in recipes}) != 1:
             raise ValueError("these runs cannot be stacked")
         self.store, self.recipes = store, recipes
-        self.device, self.memory = device, memory
+        self.device, self.memory, self.spare = device, memory, spare
         self.progress, self.on_epoch = progress, on_epoch
         self.config, self.model_config = recipes[0].train, recipes[0].model
         self.precision = recipes[0].precision
@@ -136,13 +138,14 @@ class Learner:
         weights = None
         if "ich" in self.model_config.order and ich_is_frozen(self.model_config):
             frozen = frozen_weights(
-                store, labels, self.model_config.transport, self.device, self.progress
+                store, labels, self.model_config.transport, self.device, self.progress, self.spare
             )
             weights = frozen.weights
             facts[MARGINAL_ERROR] = frozen.marginal_error
         features = open_features(
-            store, np.concatenate([train, readable]), weights, self.device, self.memory
-        )
+            store, np.concatenate([train, readable]), weights, self.device, self.memory,
+            readers=len(runs),
+        )  # fmt: skip
         recipes = [self.recipes[run] for run in runs]
         models = [
             build_model(r.model, store.text(labels), store.spec.video.width, r.train.seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,7 +25,7 @@ import torch
 from pcmci.cache.store import Store, open_store
 from pcmci.errors import PcmciError
 from pcmci.heads.recipe import Recipe
-from pcmci.heads.run import make_runs
+from pcmci.heads.run import find_run, make_runs
 from pcmci.stopping import StoppedError
 
 POLL_SECONDS = 0.2
@@ -69,11 +70,11 @@ def train_groups(
         return
     context = multiprocessing.get_context("spawn")
     epochs, stop = context.SimpleQueue(), context.Event()
-    with ProcessPoolExecutor(
-        place.workers, context, _begin, (str(store.path), place, epochs, stop)
-    ) as workers:
+    beginning = (str(store.path), store.content_digest, place, epochs, stop)
+    with ProcessPoolExecutor(place.workers, context, _begin, beginning) as workers:
         try:
-            waiting = {workers.submit(_work, list(group)): i for i, group in enumerate(groups)}
+            with _without_main():  # the first call starts the processes
+                waiting = {workers.submit(_work, list(group)): i for i, group in enumerate(groups)}
             while waiting:
                 done, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
                 on_epochs(0)
@@ -86,6 +87,21 @@ def train_groups(
             stop.set()
             workers.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that are started inside do not run the caller's script again, as spawned ones
+    would: it may have no `if __name__ == "__main__"`, and they need nothing of it."""
+    main = sys.modules["__main__"]
+    hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    for name in hidden:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 def _result(future: Future[str | None]) -> str | None:
@@ -101,17 +117,31 @@ def _result(future: Future[str | None]) -> str | None:
 def _train(
     store: Store, recipes: Sequence[Recipe], place: Place, on_epochs: Callable[[int], None]
 ) -> str | None:
-    with threads(place.threads):
-        try:
+    # another sweep may have made some of them since this one was planned
+    recipes = [recipe for recipe in recipes if not find_run(store, recipe, place.out)]
+    if not recipes:
+        return None
+    try:
+        with threads(place.threads):
             make_runs(
                 store, recipes, place.out, place.device, place.memory, progress=False,
                 on_epoch=lambda labels, epoch, losses: on_epochs(len(losses)),
             )  # fmt: skip
-        except StoppedError:
-            raise
-        except PcmciError as error:
-            return str(error)
-    return None
+    except StoppedError:
+        raise
+    except PcmciError as error:
+        return str(error)
+    except torch.OutOfMemoryError as error:
+        if len(recipes) == 1:
+            return f"out of memory: {str(error).splitlines()[0]}"
+    else:
+        return None
+    finally:
+        if place.device.type == "cuda":
+            torch.cuda.empty_cache()  # the next group plans with what is free
+    half = len(recipes) // 2  # too wide a stack
+    errors = [_train(store, part, place, on_epochs) for part in (recipes[:half], recipes[half:])]
+    return next((error for error in errors if error), None)
 
 
 @contextmanager
@@ -127,13 +157,14 @@ def threads(count: int) -> Iterator[None]:
 
 # --- in a worker ----------------------------------------------------------------------------------
 
-_worker: dict[str, Any] = {}
+_worker: dict[str, Any] = {"busy": False, "terminated": False}
 
 
-def _begin(store: str, place: Place, epochs: Any, stop: Any) -> None:
+def _begin(store: str, digest: str, place: Place, epochs: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and says so by `stop`
+    signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
-    _worker.update(store=open_store(store), place=place, epochs=epochs, stop=stop)
+    _worker.update(store=store, digest=digest, place=place, epochs=epochs, stop=stop)
 
 
 def _leave_with_the_parent() -> None:
@@ -143,10 +174,30 @@ def _leave_with_the_parent() -> None:
         os._exit(1)
 
 
+def _terminate(number: int, frame: Any) -> None:
+    """Whole process groups are asked to stop (`scancel`, `timeout`): nothing half done stays."""
+    _worker["terminated"] = True
+    if not _worker["busy"]:
+        os._exit(128 + number)
+    raise Stopped
+
+
 def _work(recipes: list[Recipe]) -> str | None:
     def on_epochs(count: int) -> None:
         _worker["epochs"].put(count)
         if _worker["stop"].is_set():
             raise Stopped
 
-    return _train(_worker["store"], recipes, _worker["place"], on_epochs)
+    _worker["busy"] = True
+    try:
+        if isinstance(_worker["store"], str):
+            _worker["store"] = open_store(_worker["store"])
+        if _worker["store"].content_digest != _worker["digest"]:
+            return "the store was written to after the sweep began: start it again"
+        return _train(_worker["store"], recipes, _worker["place"], on_epochs)
+    except Stopped:
+        if _worker["terminated"]:
+            os._exit(128 + signal.SIGTERM)
+        raise
+    finally:
+        _worker["busy"] = False

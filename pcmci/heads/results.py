@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,10 @@ class Results:
     matrices: dict[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """`<table>.parquet` each, `results.csv`, and `coprediction.npz`."""
+        """`<table>.parquet` each, `results.csv`, and `coprediction.npz`; none of an earlier sweep
+        stays."""
+        for old in folder.glob("*.parquet"):
+            old.unlink()
         for name, rows in self.tables.items():
             table = pa.Table.from_pylist(_even(rows))
             pa.parquet.write_table(table, folder / f"{name}.parquet")
@@ -181,8 +185,14 @@ def _result(
     for name, facts in run.heads.items():
         best = facts["best-on-test"]
         row |= {
-            f"{name}/{key.replace(' ', '_')}": facts[key]
-            for key in ("trained parameters", "training videos", "chosen epoch", "chosen by")
+            f"{name}/{key}": facts[key]
+            for key in (
+                "trained parameters",
+                "training videos",
+                "features",
+                "chosen epoch",
+                "chosen by",
+            )
         }
         row[f"{name}/best-on-test"] = best["value"] if best else None
         row[f"{name}/seconds"] = facts["seconds"]
@@ -225,9 +235,9 @@ def _summary(
         if labels not in kept:
             continue
         against = _differences(sweep, kept[labels], name, resamples, progress)
+        splits = dict.fromkeys(split for by_split in scores.values() for split in by_split)
         for variant, outcomes in kept[labels].items():
             there = [scores[id(outcome)] for outcome in outcomes if outcome]
-            splits = dict.fromkeys(split for by_split in there for split in by_split)
             for split in splits:
                 values = [v for by in there if (v := by[split].get(name)) is not None]
                 interval = against.get(variant.name, {}).get(split)
@@ -240,6 +250,7 @@ def _summary(
                     "split": split,
                     "reference": variant == sweep.reference,
                     "settings tried": len(sweep.choices),
+                    "chosen by": _chosen_by(sweep, there),
                     "chosen setting": " ".join(
                         f"{k}={v}" for k, v in chosen[labels][variant]
                     ),
@@ -255,8 +266,14 @@ def _summary(
                     },
                     "truth": next((by[split].get(f"{name} truth") for by in there), None),
                     "excludes zero": interval.excludes_zero if interval else None,
-                    "coverage": there[0][split]["coverage"],
+                    "coverage": there[0][split]["coverage"] if there else None,
                 }  # fmt: skip
+
+
+def _chosen_by(sweep: Sweep, there: Sequence[Mapping[str, Scores]]) -> str:
+    if len(sweep.choices) == 1:
+        return "only one"
+    return "validation" if any("val" in by_split for by_split in there) else "nothing"
 
 
 def _differences(
@@ -366,8 +383,8 @@ def _coprediction(by_variant: Kept, reference: Variant) -> tuple[dict[str, np.nd
     """Q, the mean over seeds, of the variants, the truth and the training labels; and the
     implausible pairs, the strongest of each variant."""
     matrices: dict[str, np.ndarray] = {}
-    rows: list[Row] = []
     shown = [reference, _whole(list(by_variant))]
+    above: dict[Variant, dict[tuple[int, int], float]] = {}
     for variant, outcomes in by_variant.items():
         found = []
         for seen in filter(None, map(_predictions, outcomes)):
@@ -385,17 +402,31 @@ def _coprediction(by_variant: Kept, reference: Variant) -> tuple[dict[str, np.nd
         q = np.mean(found, axis=0)
         if variant in shown or len(q) <= MOST_LABELS_OF_A_MATRIX:
             matrices[f"q/{variant.name}"] = q.astype(np.float32)
-        names, train = matrices["names"], matrices["train"]
-        above = np.argwhere(implausible_pairs(q, train, HEADLINE_TAU)).tolist()
-        for i, j in sorted(above, key=lambda pair: -q[pair[0], pair[1]])[:PAIRS]:
-            rows.append(
-                {
-                    "variant": variant.name, "predicted": str(names[i]), "given": str(names[j]),
-                    "q": float(q[i, j]), "q_train": _number(train[i, j]),
-                    "q_truth": _number(matrices["truth"][i, j]), "pairs": len(above),
-                }
-            )  # fmt: skip
-    return matrices, rows
+        pairs = np.argwhere(implausible_pairs(q, part.q_train, HEADLINE_TAU)).tolist()
+        above[variant] = {(i, j): float(q[i, j]) for i, j in pairs}
+    return matrices, list(_pairs(above, matrices))
+
+
+def _pairs(
+    above: Mapping[Variant, Mapping[tuple[int, int], float]], matrices: Mapping[str, np.ndarray]
+) -> Iterator[Row]:
+    """Of each variant its strongest pairs, and those that most variants share."""
+    shared = Counter(pair for pairs in above.values() for pair in pairs)
+    common = {pair for pair, _ in shared.most_common(PAIRS)}
+    for variant, pairs in above.items():
+        strongest = sorted(pairs, key=lambda pair: -pairs[pair])
+        for pair in [p for k, p in enumerate(strongest) if k < PAIRS or p in common]:
+            i, j = pair
+            yield {
+                "variant": variant.name,
+                "predicted": str(matrices["names"][i]),
+                "given": str(matrices["names"][j]),
+                "q": pairs[pair],
+                "q_train": _number(matrices["train"][pair]),
+                "q_truth": _number(matrices["truth"][pair]),
+                "pairs": len(pairs),
+                "variants with it": shared[pair],
+            }
 
 
 def _whole(variants: list[Variant]) -> Variant:

@@ -167,7 +167,10 @@ def make_runs(
         # Folders of their own, for two processes and two threads may make the same run.
         for recipe in recipes:
             partial.append(_partial_folder(out, recipe.folder_name(store)))
-        learner = Learner(store, recipes, device, memory, progress=progress, on_epoch=on_epoch)
+        learner = Learner(
+            store, recipes, device, memory,
+            spare=out / "plans", progress=progress, on_epoch=on_epoch,
+        )  # fmt: skip
         failed = learner.learn(partial)
         return [
             _keep_failure(store, recipe, out, error)
@@ -216,7 +219,7 @@ def _keep_failure(store: Store, recipe: Recipe, out: Path, error: DivergedError)
         "key": recipe.key(store), "reason": str(error),
         "epoch": error.epoch, "step": error.step, "what": error.what,
     }  # fmt: skip
-    partial = file.with_name(f".{file.name}.partial")
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(record, indent=1) + "\n")
     partial.replace(file)
     return error

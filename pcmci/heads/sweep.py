@@ -7,7 +7,7 @@ validation chooses. Every choice is run with every seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -16,7 +16,7 @@ from typing import Any
 from pcmci.cache.store import Store
 from pcmci.errors import UsageError
 from pcmci.heads.config import configure, order_name
-from pcmci.heads.grid import Grid, is_tried, matters
+from pcmci.heads.grid import Grid, check_seeds, is_tried, matters
 from pcmci.heads.recipe import Recipe
 
 Settings = tuple[tuple[str, Any], ...]
@@ -89,14 +89,16 @@ def plan_sweep(
     Raises UsageError for settings, for a reference that is not among the orders, and where there
     is something to choose and no validation to choose by.
     """
+    check_seeds(tuple(seeds))
+    if "seed" in values:
+        raise UsageError(f"seed={values['seed']}: a sweep takes `seeds`, a number or a list")
     twice = sorted(set(grid) & {name.replace(".", "_").replace("-", "_") for name in values})
     if twice:
         raise UsageError(f"{twice[0]} is both in --grid and a setting of all runs: leave one out")
     models = {name: chosen for name, chosen in grid.items() if not is_tried(name)}
     tried = {name: chosen for name, chosen in grid.items() if is_tried(name)}
     several = [name for name, chosen in tried.items() if len(chosen) > 1]
-    carved = values.get("validation", 0) or "validation" in grid
-    if several and not has_validation and not carved:
+    if several and not has_validation and not values.get("validation", 0):
         raise UsageError(
             f"--grid {several[0]} is chosen on validation, and the data set has no val split: "
             "set a share of the training videos aside with --validation 0.1"
@@ -119,8 +121,10 @@ def plan_sweep(
     return Sweep(tuple(trials), compared[0], tuple(seeds), labels)
 
 
-def groups(trials: Sequence[Trial], store: Store, width: int) -> list[list[Trial]]:
-    """Trials that can be stacked, at most `width` together, the longest work first.
+def groups(
+    trials: Sequence[Trial], store: Store, width: Callable[[Recipe], int]
+) -> list[list[Trial]]:
+    """Trials that can be stacked, the longest work first. width: of a stack of such recipes.
 
     Trials that are the same run (another name for it) are there once.
     """
@@ -128,11 +132,10 @@ def groups(trials: Sequence[Trial], store: Store, width: int) -> list[list[Trial
     by_key: dict[Recipe, list[Trial]] = {}
     for trial in once.values():
         by_key.setdefault(trial.recipe.stack_key, []).append(trial)
-    found = [
-        group[start : start + width]
-        for group in by_key.values()
-        for start in range(0, len(group), width)
-    ]
+    found = []
+    for key, group in by_key.items():
+        most = max(1, width(key))
+        found += [group[start : start + most] for start in range(0, len(group), most)]
     return sorted(found, key=lambda group: -len(group[0].variant.order) * len(group))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,16 @@ from matplotlib.figure import Figure as Drawing
 from pcmci.errors import PcmciError, UsageError
 from pcmci.report import figures
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
-from pcmci.report.paper import FEW_PARAMETERS, reported
-from pcmci.report.table import STAGES, best_row, difference, percent, spread, ticks
+from pcmci.report.paper import FEW_PARAMETERS
+from pcmci.report.table import (
+    STAGES,
+    best_row,
+    difference,
+    paper_figure,
+    percent,
+    spread,
+    ticks,
+)
 
 Row = dict[str, Any]
 
@@ -33,6 +42,7 @@ SHOWN_CLASSES = 12
 """Classes with the largest differences that are named."""
 SHOWN_VIDEOS = 50
 """Lost videos that are listed; all are in sweep.json."""
+NEEDED = ("results", "summary")
 WHOLE = "ich,ici,ivc"
 """The paper's own order."""
 
@@ -83,8 +93,8 @@ def read_rows(folder: Path) -> Rows:
         with np.load(folder / "coprediction.npz", allow_pickle=False) as file:
             matrices = dict(file)
         facts = json.loads((folder / "sweep.json").read_text())
-        return Rows({"results": tables.pop("results"), **tables}, matrices, facts)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        return Rows({name: tables.pop(name) for name in NEEDED} | tables, matrices, facts)
+    except (OSError, ValueError, KeyError, BadZipFile, pa.ArrowException) as error:
         raise PcmciError(f"{folder}: the rows cannot be read: {error}") from error
 
 
@@ -92,7 +102,8 @@ def write_report(folder: str | Path) -> Path:
     """Write `index.html` and `figures/` beside the rows of an ablation; returns the page."""
     folder = Path(folder)
     rows = read_rows(folder)
-    (folder / "figures").mkdir(exist_ok=True)
+    shutil.rmtree(folder / "figures", ignore_errors=True)
+    (folder / "figures").mkdir()
     return ablation_page(rows, folder / "figures").write(folder / "index.html")
 
 
@@ -172,7 +183,7 @@ def _scores(rows: Rows, gallery: _Gallery) -> Section:
     }
     paper = {
         score: {row["variant"]: value for row in _of(rows.summary, score=score, split=split)
-                if (value := _paper(rows, row)) is not None}
+                if (value := paper_figure(row)) is not None}
         for score in drawn
     }  # fmt: skip
     words = [
@@ -180,6 +191,8 @@ def _scores(rows: Rows, gallery: _Gallery) -> Section:
         f"{rows.reference} with its 95 % interval (paired bootstrap over sessions and seeds); a "
         "star where it excludes 0. Videos without features count as wrong."
     ]
+    if not any(row["seeds"] for row in rows.summary if row["reference"]):
+        words.append(f"Every run of the reference {rows.reference} failed: nothing is compared.")
     several = max(row["settings tried"] for row in rows.summary)
     if several > 1:
         words.append(
@@ -211,11 +224,6 @@ def _scores(rows: Rows, gallery: _Gallery) -> Section:
     )
 
 
-def _paper(rows: Rows, row: Row) -> float | None:
-    """The paper's figure: of its own settings, so not of rows with settings of ours."""
-    return None if row["settings"] else reported(rows.facts["dataset"], row["score"], row["order"])
-
-
 def _score_table(rows: Rows, split: str) -> Table:
     """A row a variant, a column a score, the paper's figure beside it where there is one."""
     by_score = {
@@ -232,7 +240,7 @@ def _score_table(rows: Rows, split: str) -> Table:
             name: Noted(spread(row), difference(row), strong=row is best)
             for name, row in by_variant.items()
         }
-        papers = {name: _paper(rows, row) for name, row in by_variant.items()}
+        papers = {name: paper_figure(row) for name, row in by_variant.items()}
         if any(value is not None for value in papers.values()):
             columns[f"{score}, the paper"] = {n: percent(value) for n, value in papers.items()}
         if score.startswith("ODD"):
@@ -284,8 +292,9 @@ def _densities(rows: Rows, gallery: _Gallery) -> Section | None:
         return None
     curves = {}
     for variant in dict.fromkeys(row["variant"] for row in found):
-        seeds = groupby(_of(found, variant=variant), key=lambda row: row["seed"])
-        curves[variant] = np.array([[row["odd"] for row in of_seed] for _, of_seed in seeds])
+        odd = {(r["seed"], r["tau"]): r["odd"] for r in _of(found, variant=variant)}
+        seeds = dict.fromkeys(seed for seed, _ in odd)
+        curves[variant] = np.array([[odd[seed, tau] for tau in taus] for seed in seeds])
     truth = [next(row["truth"] for row in found if row["tau"] == tau) for tau in taus]
     drawing = figures.density_bands(curves, truth, taus, rows.reference)
     return Section(
@@ -320,7 +329,7 @@ def _coprediction(rows: Rows, gallery: _Gallery) -> Section | None:
         [
             predicted, given, _two(found[0]["q_train"]), _two(found[0]["q_truth"]),
             f"{max(row['q'] for row in found):.2f}",
-            Noted(f"{len(found)} of {len(rows.variants)}", _orders(found)),
+            Noted(f"{found[0]['variants with it']} of {len(rows.variants)}", _orders(found)),
         ]
         for (predicted, given), found in common[:SHOWN_PAIRS]
     ]  # fmt: skip

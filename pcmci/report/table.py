@@ -110,7 +110,7 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
     for name in STAGES:
         table.add_column(name.upper(), justify="center")
     truth = [percent(row["truth"]) if score.startswith("ODD") else "" for row in rows]
-    paper = [reported(row["dataset"], score, row["order"]) for row in rows]
+    paper = [paper_figure(row) for row in rows]
     extra = {
         "order": [row["order"] for row in rows],
         "settings": [row["settings"] for row in rows],
@@ -140,6 +140,11 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
 STAGES = ("ich", "ici", "ivc")
 
 
+def paper_figure(row: Mapping[str, Any]) -> float | None:
+    """What the paper reports for a row's order; nothing for a row with settings of ours."""
+    return None if row["settings"] else reported(row["dataset"], row["score"], row["order"])
+
+
 def ticks(order: str) -> list[str]:
     """A tick a stage that is there, as in the paper's table."""
     there = order.split(",")
@@ -154,8 +159,10 @@ def spread(row: Mapping[str, Any]) -> str:
 
 def difference(row: Mapping[str, Any]) -> str:
     """`+1.20, -0.31 to 2.70 *`, the star where the interval excludes 0; nothing without one."""
+    if row["reference"] and row["seeds"]:
+        return "reference"
     if row["difference"] is None:
-        return "reference" if row["reference"] else ""
+        return ""
     # + 0.0: no "-0.00"
     value, low, high = (round(100 * row[name], 2) + 0.0 for name in ("difference", "low", "high"))
     return f"{value:+.2f}, {low:.2f} to {high:.2f}" + (" *" if row["excludes zero"] else "")
