@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test test-faults lint types bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pcmci demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+# every fault by the hundred, with a table at the end; half an hour at most
+test-faults: $(VENV)/.installed-test
+	timeout 30m $(BIN)/python -m pytest tests/faults -m long
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

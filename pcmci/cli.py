@@ -90,6 +90,10 @@ def extract(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try videos again that failed before.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Compute again what is damaged (see store verify)."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew; asks first on a terminal.")
     ] = False,
@@ -116,8 +120,9 @@ def extract(
     from pcmci.extract.pipeline import extract as run_extract
 
     summary = run_extract(
-        found, out, config, overwrite=overwrite, retry_failed=retry_failed, progress=not as_json
-    )
+        found, out, config, overwrite=overwrite, retry_failed=retry_failed, repair=repair,
+        progress=not as_json,
+    )  # fmt: skip
     _show_summary(summary, out, as_json, learnable=bool(found.activity or found.steps))
 
 

@@ -20,7 +20,7 @@ from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_vlm
 from pcmci.extract.encoders.clip import ClipEncoder
 from pcmci.extract.encoders.clip_source import clip_source
-from pcmci.extract.encoders.preprocess import Normalise
+from pcmci.extract.encoders.normalise import Normalise
 
 SIZE = 32
 CONFIG: dict[str, Any] = {

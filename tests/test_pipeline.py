@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from pcmci.cache.schema import Status
+from pcmci.cache.schema import Sampling, Status
 from pcmci.cache.store import open_store
 from pcmci.errors import SpecMismatch, UsageError, WeightsError
 from pcmci.extract import pipeline
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
+from pcmci.extract.decoding import Decoder, prepare_video
 from pcmci.extract.frames import iter_frames
-from pcmci.extract.pipeline import Encoders, encode_files, extract, prepare_video
+from pcmci.extract.pipeline import Encoders, encode_files, extract
 from pcmci.stopping import StoppedError
 
 FRAMES = 8
@@ -76,7 +77,7 @@ def test_features_are_those_of_the_video_alone(whole, dataset, config):
     with open_store(whole) as store:
         for row in store.done_rows:
             video = dataset.videos[row]
-            clips = prepare_video(video.path, store.spec.sampling, encoders.named)
+            clips = prepare_video(video.path, store.spec.sampling, encoders.inputs)
             for name, encoder in encoders.named.items():
                 alone = encoder.encode(torch.from_numpy(clips[name])).numpy()
                 stored = store.read(name, np.array([row]))[0].astype(np.float32)
@@ -173,15 +174,15 @@ def test_a_signal_stops_cleanly(dataset, config, monkeypatch, tmp_path, number):
     """What is in flight is stored, the error says how to go on, the handlers are as before."""
     out = tmp_path / "store.zarr"
     handler = signal.getsignal(number)
-    decode = pipeline.prepare_video
+    decode = Decoder.prepare
 
-    def decode_and_stop(path, *arguments):
+    def decode_and_stop(decoder, path):
         if "film2" in str(path):
             os.kill(os.getpid(), number)
             time.sleep(0.05)
-        return decode(path, *arguments)
+        return decode(decoder, path)
 
-    monkeypatch.setattr(pipeline, "prepare_video", decode_and_stop)
+    monkeypatch.setattr(Decoder, "prepare", decode_and_stop)
     with pytest.raises(StoppedError, match="the same command goes on") as stopped:
         extract(dataset, out, config, progress=False)
     assert stopped.value.exit_code == 128 + number
@@ -217,7 +218,7 @@ def test_views_are_other_frames_and_view_0_is_the_uniform_one(dataset, config, w
 def test_every_place_gets_its_frame_of_both_encoders(tiny_videos, config):
     encoders = Encoders.load(config)
     path = tiny_videos / "film0.mp4"
-    clips = prepare_video(path, pipeline.Sampling(FRAMES, 2), encoders.named)
+    clips = prepare_video(path, Sampling(FRAMES, 2), encoders.inputs)
     for name, encoder in encoders.named.items():
         flat = clips[name].reshape(2 * FRAMES, *clips[name].shape[2:])
         for places, frame in iter_frames(path, FRAMES, 2):

@@ -20,7 +20,7 @@ from transformers import TimesformerConfig, TimesformerForVideoClassification, T
 from pcmci.cache.schema import EncoderSpec
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_video_encoder
-from pcmci.extract.encoders.preprocess import Normalise
+from pcmci.extract.encoders.normalise import Normalise
 from pcmci.extract.encoders.timesformer import TimeSformerEncoder
 from pcmci.extract.encoders.timesformer_config import CONFIGS, read_config
 

@@ -82,7 +82,7 @@ def plain(number: int) -> CaptionedFrames:
 
 
 def pixels(videos: list[CaptionedFrames]) -> torch.Tensor:
-    """[B, 3, 96, 96] float32, as `pcmci.extract.encoders.preprocess.Normalise` has them."""
+    """[B, 3, 96, 96] float32, as `pcmci.extract.encoders.normalise.Normalise` has them."""
     frames = torch.from_numpy(np.concatenate([video.frames for video in videos]))
     return frames.permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5)
 

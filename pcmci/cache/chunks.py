@@ -88,7 +88,7 @@ class ChunkError(StoreError):
         others = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
         return StoreError(
             f"{self}{more}; videos hurt: {', '.join(ids[:3])}{others}. "
-            f"pcmci store verify {self.path} names all"
+            f"pcmci store verify {self.path} names all, pcmci extract --repair computes them again"
         )
 
 

@@ -92,6 +92,16 @@ def create_store(
                 chunks.write(name, chunk, np.zeros_like(layouts[name].empty(chunk)))
 
 
+def check_same(path: Path, stored: StoreSpec, asked: StoreSpec) -> None:
+    """Raises SpecMismatch naming the fields in which a store's spec differs from `asked`."""
+    if differing := stored.differences(asked):
+        more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise SpecMismatch(
+            f"{path} was made with other settings: {'; '.join(differing[:3])}{more}. "
+            "Name another --out, or replace it with --overwrite"
+        )
+
+
 def open_store(path: str | Path) -> Store:
     """Open a store for reading. What a killed writer left in the journal is committed first.
 
@@ -237,12 +247,7 @@ class Store:
 
     def check_spec(self, asked: StoreSpec) -> None:
         """Raises SpecMismatch naming the fields in which the store differs from `asked`."""
-        if differing := self.spec.differences(asked):
-            more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
-            raise SpecMismatch(
-                f"{self.path} was made with other settings: {'; '.join(differing[:3])}{more}. "
-                "Name another --out, or replace it with --overwrite"
-            )
+        check_same(self.path, self.spec, asked)
 
     def describe(self) -> dict[str, Any]:
         """For a reader: what is in the store and where it came from. Can be written as JSON."""

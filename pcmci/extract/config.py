@@ -55,6 +55,9 @@ class ExtractConfig:
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
     batch_frames: int = _option(0, "Frames a forward pass; 0: 16 on a CPU, 256 on CUDA.")
     decode_threads: int = _option(0, "Videos decoded at a time; 0: 1 on a CPU, 8 for CUDA.")
+    decode_seconds: int = _option(
+        300, "Seconds that decoding one video may take; one that takes longer has failed."
+    )
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -62,6 +65,7 @@ class ExtractConfig:
             ("views", 1),
             ("batch_frames", 0),
             ("decode_threads", 0),
+            ("decode_seconds", 1),
         ):
             value = getattr(self, name)
             if value < least:

@@ -1,7 +1,8 @@
-"""Phase one: videos to features. Decode in threads, encode in batches, store; resumes."""
+"""Phase one: videos to features. Decode in processes, encode in batches, store; resumes."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -18,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from pcmci.cache.chunks import file_format
+from pcmci.cache.repair import repair as repair_store
 from pcmci.cache.schema import Sampling, Status, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.writer import StoreWriter
@@ -26,10 +28,11 @@ from pcmci.errors import VideoError, WeightsError
 from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
+from pcmci.extract.decoding import Decoder, Decoders, Input, Prepared
 from pcmci.extract.encoders import ENCODERS
 from pcmci.extract.encoders.clip import ClipEncoder
 from pcmci.extract.encoders.protocol import Encoder
-from pcmci.extract.frames import decoder_versions, iter_frames
+from pcmci.extract.frames import decoder_versions
 from pcmci.extract.table import video_table
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
@@ -91,7 +94,13 @@ class Encoders:
 
     @property
     def named(self) -> dict[str, Encoder]:
+        """`vlm` and `video`."""
         return {"vlm": self.vlm, "video": self.video}
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """What each wants of a frame."""
+        return {n: Input(e.spec.preprocessing, e.clip_frames) for n, e in self.named.items()}
 
 
 def extract(
@@ -101,12 +110,14 @@ def extract(
     *,
     overwrite: bool = False,
     retry_failed: bool = False,
+    repair: bool = False,
     progress: bool = True,
 ) -> Summary:
     """Encode every video of a data set that the store does not have yet.
 
     Each video ends as done, failed (with its reason) or missing; none is ever replaced. The same
-    call again does only what is left; retry_failed: failed ones too.
+    call again does only what is left; retry_failed: failed ones too; repair: those whose features
+    are damaged (`pcmci.cache.repair`).
     Raises SpecMismatch where the store was made with other settings, StoppedError after SIGINT or
     SIGTERM (everything encoded by then is stored).
     """
@@ -116,13 +127,16 @@ def extract(
     encoders = Encoders.load(config)
     table = video_table(dataset)
     spec = make_spec(dataset, table, config, encoders)
+
+    def text(labels: str) -> np.ndarray:
+        return encoders.vlm.encode_text(spec.labels(labels).prompts)
+
     if overwrite or not out.exists():
-        text = {
-            labels: encoders.vlm.encode_text(spec.labels(labels).prompts)
-            for labels in spec.label_sets
-        }
-        create_store(out, spec, table, text, overwrite=overwrite)
+        texts = {labels: text(labels) for labels in spec.label_sets}
+        create_store(out, spec, table, texts, overwrite=overwrite)
     else:
+        for damage in repair_store(out, spec, text) if repair else ():
+            tqdm.write(f"repairing: {damage}", file=sys.stderr)
         with open_store(out) as store:
             store.check_spec(spec)
     with StoreWriter(out) as writer:
@@ -156,29 +170,8 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def prepare_video(
-    path: Path, sampling: Sampling, encoders: dict[str, Encoder]
-) -> dict[str, np.ndarray]:
-    """Decode a video's frames and make them the encoders' input, one frame at a time.
-
-    Returns, by encoder, clips [views * L / F, F, S, S, 3] uint8. Raises VideoError.
-    """
-    total = sampling.views * sampling.frames
-    prepared: dict[str, np.ndarray] = {}
-    for places, frame in iter_frames(path, sampling.frames, sampling.views):
-        for name, encoder in encoders.items():
-            small = encoder.prepare(frame)
-            if name not in prepared:
-                prepared[name] = np.empty((total, *small.shape), np.uint8)
-            prepared[name][places] = small
-    return {
-        name: prepared[name].reshape(-1, encoder.clip_frames, *prepared[name].shape[1:])
-        for name, encoder in encoders.items()
-    }
-
-
 class _Extraction:
-    """One run of the pipeline. The main thread encodes; threads decode; one thread writes."""
+    """One run of the pipeline. The main thread encodes, processes decode, one thread writes."""
 
     def __init__(
         self,
@@ -191,6 +184,7 @@ class _Extraction:
         self.dataset, self.encoders, self.writer = dataset, encoders, writer
         self.sampling = Sampling(config.frames, config.views)
         self.threads = config.decode_threads or (8 if encoders.device.type == "cuda" else 1)
+        self.decode_seconds = config.decode_seconds
         self.progress = progress
         self.summary = Summary(counts={})
         self.half: dict[int, dict[str, np.ndarray]] = {}
@@ -239,19 +233,20 @@ class _Extraction:
 
     def _decoded(
         self, pending: list[int], stop: Stop
-    ) -> Iterator[tuple[int, dict[str, np.ndarray] | VideoError]]:
+    ) -> Iterator[tuple[int, Prepared | VideoError]]:
         """Decoded videos in the order of their rows, a few ahead of the encoders."""
         todo = iter(pending)
-        ahead: deque[tuple[int, Future[dict[str, np.ndarray]]]] = deque()
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="decode") as pool:
+        ahead: deque[tuple[int, Future[Prepared]]] = deque()
+        with Decoders(
+            self.threads, self.sampling, self.encoders.inputs, self.decode_seconds
+        ) as decoders:
             while True:
                 while len(ahead) <= self.threads and not stop.number:
                     if (row := next(todo, None)) is None:
                         break
                     path = self.dataset.videos[row].path
                     assert path is not None  # `_pending` recorded those as missing
-                    task = pool.submit(prepare_video, path, self.sampling, self.encoders.named)
-                    ahead.append((row, task))
+                    ahead.append((row, decoders.submit(path)))
                 if not ahead:
                     return
                 row, task = ahead.popleft()
@@ -367,14 +362,16 @@ def encode_files(
     failures: dict[Path, str] = {}
     batchers = encoders.batchers()
     encoded: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in batchers}
-    for row, path in enumerate(tqdm(paths, "encode", unit="video", disable=None, leave=False)):
-        try:
-            clips = prepare_video(path, sampling, encoders.named)
-        except VideoError as error:
-            failures[path] = str(error)
-            continue
-        for name, batcher in batchers.items():
-            encoded[name] += batcher.push(row, clips[name])
+    decoder = Decoder(sampling, encoders.inputs, config.decode_seconds)
+    with contextlib.closing(decoder):
+        for row, path in enumerate(tqdm(paths, "encode", unit="video", disable=None, leave=False)):
+            try:
+                clips = decoder.prepare(path)
+            except VideoError as error:
+                failures[path] = str(error)
+                continue
+            for name, batcher in batchers.items():
+                encoded[name] += batcher.push(row, clips[name])
     for name, batcher in batchers.items():
         encoded[name] += batcher.flush()
     # Rounded as a store would, so that a prediction is that of the stored features.

@@ -32,7 +32,7 @@ from pcmci.heads.metrics import TAU
 from pcmci.heads.model import ich_is_frozen
 from pcmci.heads.pool import Place, threads, train_groups
 from pcmci.heads.probe import bytes_of_a_run, seconds_of_a_step
-from pcmci.heads.recipe import Recipe, commit
+from pcmci.heads.recipe import Recipe, commit, file_name
 from pcmci.heads.results import Outcome, Results, collect, write_facts
 from pcmci.heads.run import check_labels, find_failure, find_run
 from pcmci.heads.splits import training_splits
@@ -207,7 +207,7 @@ class Ablator:
             self.sweep, outcomes, taus,
             resamples=resamples, progress=self.progress, dataset=self.store.spec.dataset,
         )  # fmt: skip
-        folder = Path(results) / f"{self.store.spec.dataset}_{self.key[:8]}"
+        folder = Path(results) / f"{file_name(self.store)}_{self.key[:8]}"
         trained = {o.trial.recipe for o in outcomes if o.run} & before
         failures = {
             _shown(outcome.trial): outcome.reason for outcome in outcomes if not outcome.run

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import subprocess
 import time
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Recipe:
         order = "-".join(self.model.order) or "none"
         labels = "+".join(self.train.labels)
         seed = self.train.seed
-        return f"{store.spec.dataset}_{labels}_{order}_seed{seed}_{self.key(store)[:8]}"
+        return f"{file_name(store)}_{labels}_{order}_seed{seed}_{self.key(store)[:8]}"
 
     @property
     def stack_key(self) -> Recipe:
@@ -94,6 +95,11 @@ class Recipe:
             },
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+
+
+def file_name(store: Store) -> str:
+    """The data set's name as a part of a file's: a store from a stranger may call it `../x`."""
+    return re.sub(r"[^\w-]", "-", store.spec.dataset)[:100]
 
 
 def model_config(raw: dict[str, Any]) -> ModelConfig:

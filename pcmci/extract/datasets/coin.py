@@ -6,16 +6,14 @@ Tang et al., "COIN: A Large-scale Dataset for Comprehensive Instructional Video 
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError
-from pcmci.extract.datasets.files import VideoTree, is_plain, new_id, time_span
+from pcmci.extract.datasets.files import VideoTree, is_plain, new_id, read_bytes, time_span
 from pcmci.extract.datasets.label_text import distinct, readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
 
@@ -117,16 +115,11 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
-        content = json.loads(raw, object_pairs_hook=no_key_twice)
+        content = json.loads(read_bytes(path), object_pairs_hook=no_key_twice)
     except json.JSONDecodeError as error:
         raise AnnotationError(f"{path}:{error.lineno}: no JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: no JSON: {error}") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise AnnotationError(f"{path}: cannot be read: {error}") from error
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise AnnotationError(f'{path}: not like COIN.json, which is {{"database": {{id: …}}}}')

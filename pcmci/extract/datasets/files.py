@@ -6,10 +6,12 @@ Every complaint begins with its place, `FILE:LINE`, or `FILE: video 'x'` where l
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
 import os
 import unicodedata
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,32 @@ from pcmci.errors import AnnotationError, UsageError
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
 
 
+MOST_BYTES = 256 * 2**20
+"""Of an annotation file, unpacked; the largest of the benchmarks has 17 MB."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file, a .gz unpacked. Raises AnnotationError, also where that would
+    be more than MOST_BYTES: it is then no annotation, whatever it says."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+        if path.suffix == ".gz":
+            with gzip.open(io.BytesIO(raw)) as file:
+                raw = file.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise AnnotationError(f"{path}: cannot be read: {why}") from error
+    if len(raw) > MOST_BYTES:
+        raise AnnotationError(
+            f"{path}: more than {MOST_BYTES >> 20} MiB: no annotation is that large"
+        )
+    return raw
+
+
 def read_text(path: Path) -> str:
     """The whole file, UTF-8 with or without a byte order mark. Raises AnnotationError."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read: {error.strerror}") from error
+    raw = read_bytes(path)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

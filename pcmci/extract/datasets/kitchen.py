@@ -73,7 +73,7 @@ def _world(path: Path) -> dict[str, Any]:
         knobs = dict(world["knobs"])
         world |= {"splits": list(world["splits"]), "knobs": knobs, "fps": float(world["fps"])}
         world["seed"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AnnotationError(f"{path}: not a kitchen world's: {error}") from error
     return world
 

@@ -17,7 +17,8 @@ from pcmci.cache.schema import EncoderSpec
 from pcmci.device import autocast, choose_device, choose_precision
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders.clip_source import Tokenizer, clip_source
-from pcmci.extract.encoders.preprocess import Normalise, resize_and_crop
+from pcmci.extract.encoders.normalise import Normalise
+from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.encoders.weights import (
     random_seed,
     read_tensors,

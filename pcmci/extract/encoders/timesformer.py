@@ -14,7 +14,8 @@ from torch import nn
 from pcmci.cache.schema import EncoderSpec, Preprocessing
 from pcmci.device import autocast, choose_device, choose_precision
 from pcmci.errors import UsageError
-from pcmci.extract.encoders.preprocess import Normalise, resize_and_crop
+from pcmci.extract.encoders.normalise import Normalise
+from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.encoders.timesformer_checkpoint import fold, random_state, read_state, unfolded
 from pcmci.extract.encoders.timesformer_config import TimeSformerConfig, named_config
 from pcmci.extract.encoders.weights import random_seed, require_match, state_dict_sha256

@@ -1,0 +1,251 @@
+"""Videos to the encoders' input, in processes of their own.
+
+A file from a stranger may crash the decoder, hang it, or make it take all memory there is. Here
+that costs one video its features, for a reason that is recorded, and the others nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from pcmci.cache.schema import Preprocessing, Sampling
+from pcmci.errors import VideoError
+from pcmci.extract.encoders.preprocess import resize_and_crop
+from pcmci.extract.frames import iter_frames
+
+MEMORY = 4 * 2**30
+"""Bytes that decoding one video may take, beside the process itself."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What an encoder wants of a frame, and how many frames it takes together."""
+
+    preprocessing: Preprocessing
+    clip_frames: int
+
+
+Inputs = Mapping[str, Input]
+Prepared = dict[str, np.ndarray]
+"""By encoder, clips [views * L / F, F, S, S, 3] uint8."""
+
+
+def prepare_video(path: Path, sampling: Sampling, inputs: Inputs) -> Prepared:
+    """Decode a video's frames and make them the encoders' input, one frame at a time, in this
+    process. Raises VideoError."""
+    total = sampling.views * sampling.frames
+    prepared: Prepared = {}
+    for places, frame in iter_frames(path, sampling.frames, sampling.views):
+        for name, wanted in inputs.items():
+            small = resize_and_crop(frame, wanted.preprocessing)
+            if name not in prepared:
+                prepared[name] = np.empty((total, *small.shape), np.uint8)
+            prepared[name][places] = small
+    return {
+        name: prepared[name].reshape(-1, wanted.clip_frames, *prepared[name].shape[1:])
+        for name, wanted in inputs.items()
+    }
+
+
+class Decoder:
+    """A process that decodes, for one thread; started when it is first needed, and again when it
+    had to be killed.
+
+    seconds: that one video may take. memory: bytes, see `MEMORY`.
+    """
+
+    def __init__(
+        self, sampling: Sampling, inputs: Inputs, seconds: float, memory: int = MEMORY
+    ) -> None:
+        self._work = _Work(sampling, dict(inputs), memory)
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    def prepare(self, path: Path) -> Prepared:
+        """What `prepare_video` gives. Raises VideoError, also where the decoder takes too long,
+        needs too much memory, or crashes (twice: the first time may have been another's fault)."""
+        try:
+            return self._ask(path)
+        except _Crashed:
+            try:
+                return self._ask(path)
+            except _Crashed as crashed:
+                raise VideoError(str(crashed)) from None
+
+    def close(self) -> None:
+        """End the process."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            self._process.kill()  # it may hang in a decoder
+            self._process.wait()
+        self._process = self._connection = None
+
+    def _ask(self, path: Path) -> Prepared:
+        connection = self._connection or self._start()
+        try:
+            connection.send_bytes(json.dumps(os.fspath(path)).encode())
+            if not connection.poll(self._seconds):
+                self.close()
+                raise VideoError(f"decoding takes longer than {self._seconds:g} s")
+            answer = json.loads(connection.recv_bytes())
+            if "error" in answer:
+                raise VideoError(answer["error"])
+            return {
+                name: np.frombuffer(bytearray(connection.recv_bytes()), np.uint8).reshape(shape)
+                for name, shape in answer["shapes"].items()
+            }
+        except (EOFError, OSError) as error:
+            code = None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(5) if self._process else None
+            self.close()
+            raise _Crashed(code) from error
+
+    def _start(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        home = str(Path(__file__).parents[2])
+        paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pcmci.extract.decoding", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            )
+        self._connection = Connection(ours.detach())
+        self._connection.send_bytes(self._work.to_json())
+        return self._connection
+
+
+class Decoders:
+    """Several videos at a time, each by a process of its own: `with Decoders(...) as decoders`."""
+
+    def __init__(self, count: int, sampling: Sampling, inputs: Inputs, seconds: float) -> None:
+        self._new = lambda: Decoder(sampling, inputs, seconds)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
+        self._mine = threading.local()
+        self._all: list[Decoder] = []
+
+    def submit(self, path: Path) -> Future[Prepared]:
+        """What `Decoder.prepare` gives or raises."""
+        return self._threads.submit(self._prepare, path)
+
+    def _prepare(self, path: Path) -> Prepared:
+        if not hasattr(self._mine, "decoder"):
+            self._mine.decoder = self._new()
+            self._all.append(self._mine.decoder)
+        found: Prepared = self._mine.decoder.prepare(path)
+        return found
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        for decoder in self._all:
+            decoder.close()
+
+
+class _Crashed(Exception):
+    """A decoder ended without an answer."""
+
+    def __init__(self, code: int | None) -> None:
+        name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        super().__init__(f"the decoder crashed on it: {name}")
+
+
+# --- in a decoder's process -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Work:
+    sampling: Sampling
+    inputs: dict[str, Input]
+    memory: int
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> _Work:
+        raw: dict[str, Any] = json.loads(text)
+        inputs = {
+            name: Input(Preprocessing(**wanted["preprocessing"]), wanted["clip_frames"])
+            for name, wanted in raw["inputs"].items()
+        }
+        return cls(Sampling(**raw["sampling"]), inputs, raw["memory"])
+
+
+def main(handle: int) -> None:
+    """Answer requests until the connection is closed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides when to stop
+    threading.Thread(target=_leave_with_the_parent, args=(os.getppid(),), daemon=True).start()
+    connection = Connection(handle)
+    try:
+        work = _Work.from_json(connection.recv_bytes())
+        _limit_memory(work.memory)
+        while True:
+            path = Path(json.loads(connection.recv_bytes()))
+            prepared: Prepared = {}
+            try:
+                prepared = prepare_video(path, work.sampling, work.inputs)
+                answer: dict[str, Any] = {"shapes": {n: x.shape for n, x in prepared.items()}}
+            except VideoError as error:
+                answer = {"error": str(error)}
+            except MemoryError:
+                answer = {"error": f"decoding needs more than {work.memory / 2**30:g} GiB"}
+            except Exception as error:  # whatever a file can make the libraries do
+                answer = {"error": f"decoding fails: {type(error).__name__}: {error}"[:200]}
+            connection.send_bytes(json.dumps(answer).encode())
+            for array in prepared.values():
+                connection.send_bytes(array.tobytes())
+    except (EOFError, OSError):
+        return
+
+
+def _limit_memory(more: int) -> None:
+    """So many bytes beyond what is mapped now."""
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = mapped + more
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def _leave_with_the_parent(parent: int) -> None:
+    """A decoder that hangs does not notice that nobody listens any more."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,159 @@
+"""SIGKILL at any moment: what was finished is there, and the rest goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from synthetic import small_store
+
+from faults.conftest import content, harm, in_a_child, short_and_long
+from pcmci.cache import chunks, journal, writer
+from pcmci.cache.hdf5_store import Hdf5Chunks
+from pcmci.cache.store import open_store
+from pcmci.cache.zarr_store import ZarrChunks
+from pcmci.extract.batching import Batcher
+from pcmci.extract.decoding import Decoder
+from pcmci.extract.pipeline import extract
+from pcmci.heads import learning
+from pcmci.heads.ablation import ablate
+from pcmci.heads.run import load_run, train_heads
+
+STAGES = {
+    "decode": [(Decoder, "prepare")],
+    "encode": [(Batcher, "_encode")],
+    "journal": [(journal.Journal, "append")],
+    "chunk write": [(ZarrChunks, "write"), (Hdf5Chunks, "write")],
+    "wait for the disk": [(ZarrChunks, "sync"), (Hdf5Chunks, "sync"), (chunks, "sync_to_disk")],
+    "commit": [(writer.StoreWriter, "_commit")],
+}
+
+
+def kill_within(places, nth: int, delay: float) -> None:
+    """In this process: SIGKILL so many seconds after the nth call of one of these has begun."""
+    seen = [0]
+    for holder, name in places:
+        real = getattr(holder, name)
+
+        def counted(*arguments, real=real, **options):
+            seen[0] += 1
+            if seen[0] == nth:
+                if delay == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            return real(*arguments, **options)
+
+        setattr(holder, name, counted)
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+@short_and_long("kills", 6, 100)
+def test_an_extraction(dataset, config, whole, tmp_path, suffix, kills, tally):
+    rng = np.random.default_rng(0)
+    expected = content(whole)
+    for turn in range(kills):
+        stage = list(STAGES)[turn % len(STAGES)]
+        nth = int(rng.integers(1, {"journal": 10, "decode": 9}.get(stage, 4) + 1))
+        delay = float(rng.choice([0, rng.uniform(0, 0.002), rng.uniform(0, 0.05)]))
+        out = tmp_path / f"{turn}{suffix}"
+
+        def killed(out=out, stage=stage, nth=nth, delay=delay) -> None:
+            writer.StoreWriter.__init__.__kwdefaults__["sync_seconds"] = 0.0
+            kill_within(STAGES[stage], nth, delay)
+            extract(dataset, out, config, progress=False)
+
+        _, ended = os.waitpid(in_a_child(killed), 0)
+        died = os.WIFSIGNALED(ended)
+        assert died or os.WEXITSTATUS(ended) == 0
+        if out.exists():
+            assert harm(out) == []
+            for name, video in content(out).items():
+                assert video[0] == 0 or video == expected[name]
+        extract(dataset, out, config, progress=False)
+        assert content(out) == expected
+        assert harm(out) == []
+        tally(f"SIGKILL of an extraction, {suffix}", **{
+            "survived": int(died), "too late to hit": int(not died), "videos lost": 0,
+        })  # fmt: skip
+
+
+RUN_PLACES = [
+    (learning, "fit_together"), (learning, "predict_logits"), (learning, "save_file"),
+    (learning, "_write_json"), (learning, "score"),
+]  # fmt: skip
+QUICK = {"epochs": 3, "relations": 4, "decoder_heads": 4, "feedforward": 24, "progress": False}
+
+
+@short_and_long("kills", 4, 40)
+def test_a_training(tmp_path, kills, tally):
+    """A run folder is whole or not there."""
+    rng = np.random.default_rng(1)
+    with open_store(small_store(tmp_path / "small.h5")) as store:
+        whole = train_heads(store, ("ich",), out=tmp_path / "whole", **QUICK)
+        for turn in range(kills):
+            out = tmp_path / f"runs{turn}"
+            nth, delay = int(rng.integers(1, 8)), float(rng.choice([0, rng.uniform(0, 0.03)]))
+
+            def killed(out=out, nth=nth, delay=delay) -> None:
+                kill_within(RUN_PLACES, nth, delay)
+                train_heads(store, ("ich",), out=out, **QUICK)
+
+            _, ended = os.waitpid(in_a_child(killed), 0)
+            for folder in out.glob("small_*"):
+                assert load_run(folder).metrics == whole.metrics
+            again = train_heads(store, ("ich",), out=out, **QUICK)
+            assert again.metrics == whole.metrics
+            died = os.WIFSIGNALED(ended)
+            tally("SIGKILL of train-heads", **{"survived": int(died), "not hit": int(not died)})
+
+
+@short_and_long("kills", 2, 20)
+def test_a_sweep(tmp_path, kills, tally):
+    rng = np.random.default_rng(2)
+    options = {"results": tmp_path, "workers": 1, "resamples": 0, **QUICK}
+    with open_store(small_store(tmp_path / "small.h5")) as store:
+        whole = ablate(store, "none; ich; ich,ici", 2, out=tmp_path / "whole", **options)
+        for turn in range(kills):
+            out = tmp_path / f"runs{turn}"
+            nth = int(rng.integers(1, 40))
+
+            def killed(out=out, nth=nth) -> None:
+                kill_within(RUN_PLACES, nth, 0)
+                ablate(store, "none; ich; ich,ici", 2, out=out, **options)
+
+            _, ended = os.waitpid(in_a_child(killed), 0)
+            there = {folder.name: load_run(folder) for folder in out.glob("small_*")}
+            again = ablate(store, "none; ich; ich,ici", 2, out=out, **options)
+            assert again.trained == 6 - len(there)
+            scores = [[row["test/Acc"], row["test/mAP"]] for row in again.rows]
+            assert scores == [[row["test/Acc"], row["test/mAP"]] for row in whole.rows]
+            died = os.WIFSIGNALED(ended)
+            tally("SIGKILL of ablate", **{"survived": int(died), "not hit": int(not died)})
+
+
+def test_workers_leave_with_a_sweep_that_was_killed(tmp_path):
+    """Nobody trains on for a parent that is gone."""
+    import subprocess
+    import sys
+
+    import psutil
+
+    path = small_store(tmp_path / "small.h5")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pcmci", "ablate", "--features", path, "--workers", "2", "--epochs",
+         "500", "--relations", "4", "--decoder-heads", "4", "--feedforward", "24", "--seeds", "9",
+         "--out", tmp_path / "runs", "--results", tmp_path],
+        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not list((tmp_path / "runs").glob(".small*")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
