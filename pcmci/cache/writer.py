@@ -209,6 +209,8 @@ class StoreWriter:
             self._chunks.write("reasons", chunk, reasons)
             self._chunks.write("status", chunk, self.status[self._layout.span(chunk)])
         self._chunks.sync()
+        if not self.path.exists():  # an open file can be written long after it was removed
+            raise StoreError(f"{self.path} is gone: somebody removed it, or its disk vanished")
         self._journal.forget(row for chunk in changed for row in self._rows(chunk))
         for chunk in changed:
             span = self._layout.span(chunk)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
@@ -117,12 +118,16 @@ class Learner:
     def _write(self, folder: Path, recipe: Recipe, found: _Found) -> None:
         predictions = self._predictions(found.predictions)
         metrics = {"scores": score(predictions), "heads": found.heads}
-        save_file(found.tensors, folder / "model.safetensors")
-        predictions.save(folder / "predictions.npz")
-        np.savez(folder / "coprediction.npz", **_matrices(predictions))  # type: ignore[arg-type]
-        _write_json(folder / "metrics.json", metrics)
         record = recipe.record(self.store, self.device, stack=len(self.recipes))
-        _write_json(folder / "config.json", record)
+        try:
+            save_file(found.tensors, folder / "model.safetensors")
+            predictions.save(folder / "predictions.npz")
+            matrices = _matrices(predictions)
+            np.savez(folder / "coprediction.npz", **matrices)  # type: ignore[arg-type]
+            _write_json(folder / "metrics.json", metrics)
+            _write_json(folder / "config.json", record)
+        except SafetensorError as error:  # of a full disk, among others
+            raise PcmciError(f"{folder.parent}: the run cannot be written: {error}") from error
 
     def _learn(
         self, labels: str, runs: list[int], found: list[_Found], boards: list[SummaryWriter]

@@ -64,11 +64,11 @@ def odd_times(path: Path, times: list[int], size: int = 48) -> None:
 
 
 def huge_header(path: Path) -> None:
-    """An AVI that says 10,000 x 10,000."""
+    """A film of JPEGs that say 10,000 x 10,000."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
+        stream = container.add_stream("mjpeg", rate=10)
         stream.width, stream.height = 48, 32
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = "yuvj420p"
         for k in range(10):
             picture = np.full((32, 48, 3), 20 * k, np.uint8)
             for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
@@ -76,7 +76,10 @@ def huge_header(path: Path) -> None:
         for packet in stream.encode():
             container.mux(packet)
     raw = path.read_bytes()
-    assert struct.pack("<ii", 48, 32) in raw
+    said, claims = struct.pack(">HH", 32, 48), struct.pack(">HH", 10_000, 10_000)
+    start = b"\xff\xc0\x00\x11\x08"  # a frame's header: its length, its precision, its size
+    assert start + said in raw
+    raw = raw.replace(start + said, start + claims)
     path.write_bytes(raw.replace(struct.pack("<ii", 48, 32), struct.pack("<ii", 10_000, 10_000)))
 
 
