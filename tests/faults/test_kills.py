@@ -50,6 +50,12 @@ def kill_within(places, nth: int, delay: float) -> None:
         setattr(holder, name, counted)
 
 
+def killed_extraction(dataset, config, out, stage: str, nth: int, delay: float) -> None:
+    writer.StoreWriter.__init__.__kwdefaults__["sync_seconds"] = 0.0  # commits all the time
+    kill_within(STAGES[stage], nth, delay)
+    extract(dataset, out, config, progress=False)
+
+
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 @short_and_long("kills", 6, 100)
 def test_an_extraction(dataset, config, whole, tmp_path, suffix, kills, tally):
@@ -61,14 +67,9 @@ def test_an_extraction(dataset, config, whole, tmp_path, suffix, kills, tally):
         delay = float(rng.choice([0, rng.uniform(0, 0.002), rng.uniform(0, 0.05)]))
         out = tmp_path / f"{turn}{suffix}"
 
-        def killed(out=out, stage=stage, nth=nth, delay=delay) -> None:
-            writer.StoreWriter.__init__.__kwdefaults__["sync_seconds"] = 0.0
-            kill_within(STAGES[stage], nth, delay)
-            extract(dataset, out, config, progress=False)
-
-        _, ended = os.waitpid(in_a_child(killed), 0)
-        died = os.WIFSIGNALED(ended)
-        assert died or os.WEXITSTATUS(ended) == 0
+        ended = in_a_child(killed_extraction, dataset, config, out, stage, nth, delay)
+        assert ended in (0, -signal.SIGKILL)
+        died = ended != 0
         if out.exists():
             assert harm(out) == []
             for name, video in content(out).items():
@@ -88,6 +89,18 @@ RUN_PLACES = [
 QUICK = {"epochs": 3, "relations": 4, "decoder_heads": 4, "feedforward": 24, "progress": False}
 
 
+def killed_training(path, out, nth: int, delay: float) -> None:
+    kill_within(RUN_PLACES, nth, delay)
+    with open_store(path) as store:
+        train_heads(store, ("ich",), out=out, **QUICK)
+
+
+def killed_sweep(path, out, nth: int, options: dict) -> None:
+    kill_within(RUN_PLACES, nth, 0)
+    with open_store(path) as store:
+        ablate(store, "none; ich; ich,ici", 2, out=out, **options)
+
+
 @short_and_long("kills", 4, 40)
 def test_a_training(tmp_path, kills, tally):
     """A run folder is whole or not there."""
@@ -98,16 +111,12 @@ def test_a_training(tmp_path, kills, tally):
             out = tmp_path / f"runs{turn}"
             nth, delay = int(rng.integers(1, 8)), float(rng.choice([0, rng.uniform(0, 0.03)]))
 
-            def killed(out=out, nth=nth, delay=delay) -> None:
-                kill_within(RUN_PLACES, nth, delay)
-                train_heads(store, ("ich",), out=out, **QUICK)
-
-            _, ended = os.waitpid(in_a_child(killed), 0)
+            ended = in_a_child(killed_training, store.path, out, nth, delay)
             for folder in out.glob("small_*"):
                 assert load_run(folder).metrics == whole.metrics
             again = train_heads(store, ("ich",), out=out, **QUICK)
             assert again.metrics == whole.metrics
-            died = os.WIFSIGNALED(ended)
+            died = ended != 0
             tally("SIGKILL of train-heads", **{"survived": int(died), "not hit": int(not died)})
 
 
@@ -121,17 +130,13 @@ def test_a_sweep(tmp_path, kills, tally):
             out = tmp_path / f"runs{turn}"
             nth = int(rng.integers(1, 40))
 
-            def killed(out=out, nth=nth) -> None:
-                kill_within(RUN_PLACES, nth, 0)
-                ablate(store, "none; ich; ich,ici", 2, out=out, **options)
-
-            _, ended = os.waitpid(in_a_child(killed), 0)
+            ended = in_a_child(killed_sweep, store.path, out, nth, options)
             there = {folder.name: load_run(folder) for folder in out.glob("small_*")}
             again = ablate(store, "none; ich; ich,ici", 2, out=out, **options)
             assert again.trained == 6 - len(there)
             scores = [[row["test/Acc"], row["test/mAP"]] for row in again.rows]
             assert scores == [[row["test/Acc"], row["test/mAP"]] for row in whole.rows]
-            died = os.WIFSIGNALED(ended)
+            died = ended != 0
             tally("SIGKILL of ablate", **{"survived": int(died), "not hit": int(not died)})
 
 
