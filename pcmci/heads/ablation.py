@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,6 @@ class Ablator:
         """
         began = time.perf_counter()
         taus = sorted(set(taus))
-        before = {trial.recipe for trial in self.pending()}
         outcomes = self.train()
         if not any(outcome.run for outcome in outcomes):
             raise PcmciError(f"every run failed, the first with: {outcomes[0].reason}")
@@ -208,7 +207,7 @@ class Ablator:
             resamples=resamples, progress=self.progress, dataset=self.store.spec.dataset,
         )  # fmt: skip
         folder = Path(results) / f"{file_name(self.store)}_{self.key[:8]}"
-        trained = {o.trial.recipe for o in outcomes if o.run} & before
+        trained = {o.trial.recipe for o in outcomes if o.run and not o.run.reused}
         failures = {
             _shown(outcome.trial): outcome.reason for outcome in outcomes if not outcome.run
         }
@@ -231,8 +230,16 @@ class Ablator:
 
         Raises StoppedError after SIGINT or SIGTERM: finished runs are kept.
         """
-        errors = self._train(self.pending())
-        return [self._outcome(trial, errors) for trial in self.sweep.trials]
+        pending = self.pending()
+        errors = self._train(pending)
+        outcomes = [self._outcome(trial, errors) for trial in self.sweep.trials]
+        fresh = {trial.recipe for trial in pending}
+        return [
+            replace(outcome, run=replace(outcome.run, reused=False))
+            if outcome.run and outcome.trial.recipe in fresh
+            else outcome
+            for outcome in outcomes
+        ]
 
     def _train(self, pending: Sequence[Trial]) -> dict[str, str]:
         """Key of a run -> what stopped it, where it was not the run's own loss."""
