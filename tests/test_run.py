@@ -1,7 +1,9 @@
 """A run: whole or not there, the same bits for the same seed, scores that say what they cover."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from pcmci.heads.features import open_features
 from pcmci.heads.run import load_run, train_heads
 from pcmci.heads.scoring import score
 from pcmci.heads.training import predict_logits
+from pcmci.stopping import StoppedError
 
 QUICK = {"epochs": 3, "feedforward": 32, "relations": 2, "decoder_heads": 2, "progress": False}
 
@@ -111,6 +114,23 @@ def test_a_run_that_breaks_off_leaves_nothing(store, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train_heads(store, (), out=tmp_path, **QUICK)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_and_leaves_nothing(store, tmp_path, monkeypatch, number):
+    fit = learning.fit_together
+
+    def signalled(*arguments, **options):
+        os.kill(os.getpid(), number)
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(learning, "fit_together", signalled)
+    handler = signal.getsignal(number)
+    with pytest.raises(StoppedError, match="nothing of this run is kept") as stopped:
+        train_heads(store, (), out=tmp_path, **QUICK)
+    assert stopped.value.exit_code == 128 + number
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(number) is handler
 
 
 def test_transport_is_solved_once_a_store(tmp_path, monkeypatch):

@@ -243,23 +243,24 @@ def _score_table(rows: Rows, split: str) -> Table:
         papers = {name: paper_figure(row) for name, row in by_variant.items()}
         if any(value is not None for value in papers.values()):
             columns[f"{score}, the paper"] = {n: percent(value) for n, value in papers.items()}
-        if score.startswith("ODD"):
-            columns["ODD, the truth"] = {n: percent(row["truth"]) for n, row in by_variant.items()}
-        if with_choice and not score.startswith("ODD"):
-            columns[f"chosen by {score}"] = {
-                name: row["chosen setting"] for name, row in by_variant.items()
-            }
     head = ["order", *(stage.upper() for stage in STAGES)]
-    head += ["settings"] * with_settings + ["seeds"] + ["tried"] * with_choice + list(columns)
+    head += ["settings"] * with_settings + ["seeds", *columns]
+    choosing = [score for score in by_score if not score.startswith("ODD")]
+    head += ["tried", f"chosen by {', '.join(choosing)}"] * with_choice
     body: list[list[Cell]] = []
     for name, row in any_row.items():
         failed = f"{row['failed']} failed" if row["failed"] else ""
         cells: list[Cell] = [row["order"], *ticks(row["order"])]
         cells += [row["settings"]] * with_settings + [Noted(str(row["seeds"]), failed)]
-        cells += [row["settings tried"]] * with_choice
-        body.append([*cells, *(column.get(name) for column in columns.values())])
+        cells += [column.get(name) for column in columns.values()]
+        chosen = [by_score[score][name]["chosen setting"] for score in choosing]
+        cells += [row["settings tried"], ", ".join(chosen)] * with_choice
+        body.append(cells)
     coverage = percent(next(iter(any_row.values()))["coverage"])
-    return Table(head, body, f"In percent, on {split}; {coverage} % of its videos have features.")
+    truths = {percent(row["truth"]) for row in any_row.values() if row["truth"] is not None}
+    truth = f" ODD of the ground truth: {', '.join(sorted(truths))}." if truths else ""
+    caption = f"In percent, on {split}; {coverage} % of its videos have features.{truth}"
+    return Table(head, body, caption)
 
 
 def _splits(rows: Rows) -> list[Section]:
