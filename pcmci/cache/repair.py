@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pcmci.cache.chunks import ChunkError, Chunks, check_exists, open_chunks
+from pcmci.cache.chunks import ChunkError, Chunks, beside, check_exists, open_chunks
 from pcmci.cache.contents import read_chunk, read_head
+from pcmci.cache.journal import Journal
 from pcmci.cache.lock import WriterLock
 from pcmci.cache.schema import FEATURES, Status, StoreSpec
 from pcmci.cache.store import check_same
@@ -44,37 +45,64 @@ def repair(path: str | Path, spec: StoreSpec, text: Callable[[str], np.ndarray])
     with WriterLock(path), contextlib.closing(open_chunks(path, writable=True)) as chunks:
         stored, _ = read_head(chunks)
         check_same(path, stored, spec)
+        rows = _set_pending(chunks, [d for d in found if not d.array.startswith("text/")])
+        # Pending first: a video is never done without its features, whenever this is cut off.
+        chunks.sync()
+        _forget(path, stored, rows)
         for damage in found:
-            _mend(chunks, damage, text)
+            _write_again(chunks, damage, text)
         chunks.sync()
     return found
 
 
-def _mend(chunks: Chunks, damage: Damage, text: Callable[[str], np.ndarray]) -> None:
+def _set_pending(chunks: Chunks, found: list[Damage]) -> list[int]:
+    """Rewrite the statuses of every chunk that is hurt; returns the rows that are pending now."""
+    by_chunk: dict[int, list[Damage]] = {}
+    for damage in found:
+        if damage.chunk is not None:  # `repair` refuses the others
+            by_chunk.setdefault(damage.chunk, []).append(damage)
+    pending: list[int] = []
+    for chunk, damages in by_chunk.items():
+        status = chunks.layout("status").empty(chunk)
+        try:
+            read_chunk(chunks, "status", chunk, status)
+        except ChunkError:  # which of them were done is not known any more
+            status[:] = Status.PENDING
+        if any(damage.array == "reasons" for damage in damages):
+            status[np.isin(status, (Status.FAILED, Status.MISSING))] = Status.PENDING
+        first = chunks.layout("status").span(chunk).start
+        status[[row - first for damage in damages for row in damage.rows]] = Status.PENDING
+        chunks.write("status", chunk, status)
+        pending += (first + np.flatnonzero(status == Status.PENDING)).tolist()
+    return pending
+
+
+def _forget(path: Path, spec: StoreSpec, rows: list[int]) -> None:
+    """A journal that says "done" of a row and has no features of it would undo the repair."""
+    file = beside(path, ".journal")
+    if file.exists():
+        with contextlib.closing(Journal(file, spec.fingerprint, 0)) as journal:
+            for row in rows:
+                if row in journal.entries and not journal.entries[row].bytes:
+                    journal.append(row, Status.PENDING)
+
+
+def _write_again(chunks: Chunks, damage: Damage, text: Callable[[str], np.ndarray]) -> None:
+    """What can be read of a damaged chunk, with its right checksum; the rest is fill."""
     array, chunk = damage.array, damage.chunk
-    assert chunk is not None  # `repair` refuses the others
+    assert chunk is not None
     if array.startswith("text/"):
         chunks.write(array, chunk, np.asarray(text(array.removeprefix("text/")), "<f4"))
-        return
-    if array in FEATURES and not damage.rows:
-        # No video is hurt, only what is between them: the same again, with its right checksum.
-        block = chunks.layout(array).empty(chunk)
-        chunks.read_rows(array, chunk, 0, block)
+    elif array in FEATURES:
+        layout = chunks.layout(array)
+        block = layout.empty(chunk)
+        try:
+            chunks.read_rows(array, chunk, 0, block)
+        except ChunkError:  # then nothing of it is done any more
+            block.fill(np.nan)
+        block[[row - layout.span(chunk).start for row in damage.rows]] = np.nan
         chunks.write(array, chunk, block)
-        return
-    status = chunks.layout("status").empty(chunk)
-    try:
-        read_chunk(chunks, "status", chunk, status)
-    except ChunkError:  # which of them were done is not known any more
-        status[:] = Status.PENDING
-    if array == "reasons":
-        status[np.isin(status, (Status.FAILED, Status.MISSING))] = Status.PENDING
-    first = chunks.layout("status").span(chunk).start
-    status[[row - first for row in damage.rows]] = Status.PENDING
-    # Pending first: a video is never done without its features, whenever this is cut off.
-    chunks.write("status", chunk, status)
-    if array in ("reasons", "checksums"):
+    elif array in ("status", "reasons"):
+        chunks.write("reasons", chunk, np.zeros_like(chunks.layout("reasons").empty(chunk)))
+    else:
         chunks.write(array, chunk, np.zeros_like(chunks.layout(array).empty(chunk)))
-    if array == "status":
-        reasons = np.zeros_like(chunks.layout("reasons").empty(chunk))
-        chunks.write("reasons", chunk, reasons)

@@ -28,9 +28,12 @@ from typing import Any
 import numpy as np
 
 from pcmci.cache.schema import Preprocessing, Sampling
-from pcmci.errors import VideoError
+from pcmci.errors import PcmciError, VideoError
 from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.frames import iter_frames
+
+READY = b"ready"
+START_SECONDS = 120
 
 MEMORY = 4 * 2**30
 """Bytes that decoding one video may take, beside the process itself."""
@@ -80,17 +83,24 @@ class Decoder:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._closing = False
 
     def prepare(self, path: Path) -> Prepared:
         """What `prepare_video` gives. Raises VideoError, also where the decoder takes too long,
         needs too much memory, or crashes (twice: the first time may have been another's fault)."""
-        try:
-            return self._ask(path)
-        except _Crashed:
+        for last in (False, True):
             try:
                 return self._ask(path)
             except _Crashed as crashed:
-                raise VideoError(str(crashed)) from None
+                if last or self._closing:
+                    raise VideoError(str(crashed)) from None
+        raise AssertionError("one of the two has an outcome")
+
+    def kill(self) -> None:
+        """From another thread: whatever it is at, it ends without an answer."""
+        self._closing = True
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End the process."""
@@ -110,6 +120,8 @@ class Decoder:
                 raise VideoError(f"decoding takes longer than {self._seconds:g} s")
             answer = json.loads(connection.recv_bytes())
             if "error" in answer:
+                if answer.get("spent"):
+                    self.close()  # memory may be lost in it: the next video gets a fresh one
                 raise VideoError(answer["error"])
             return {
                 name: np.frombuffer(bytearray(connection.recv_bytes()), np.uint8).reshape(shape)
@@ -124,18 +136,37 @@ class Decoder:
 
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
-        home = str(Path(__file__).parents[2])
-        paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pcmci.extract.decoding", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            )
-        self._connection = Connection(ours.detach())
-        self._connection.send_bytes(self._work.to_json())
-        return self._connection
+        # -P: nothing is imported from the current folder, which may hold a stranger's files.
+        command = [sys.executable, "-P", "-m", "pcmci.extract.decoding", str(theirs.fileno())]
+        connection = Connection(ours.detach())
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env=_environment(),
+                )
+            connection.send_bytes(self._work.to_json())
+            if not connection.poll(START_SECONDS) or connection.recv_bytes() != READY:
+                raise EOFError
+        except (OSError, EOFError) as error:
+            connection.close()
+            self.close()
+            if self._closing:
+                raise _Crashed(-signal.SIGKILL) from error
+            raise PcmciError(f"the process that decodes cannot be started: {error}") from error
+        self._connection = connection
+        return connection
+
+
+def _environment() -> dict[str, str]:
+    """With this package, where it was not installed."""
+    home = Path(__file__).parents[2]
+    if home.name in ("site-packages", "dist-packages"):
+        return dict(os.environ)
+    paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class Decoders:
@@ -167,6 +198,9 @@ class Decoders:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None:  # nobody waits for a decoder that hangs
+            for decoder in self._all:
+                decoder.kill()
         self._threads.shutdown(cancel_futures=True)
         for decoder in self._all:
             decoder.close()
@@ -211,21 +245,24 @@ def main(handle: int) -> None:
     try:
         work = _Work.from_json(connection.recv_bytes())
         _limit_memory(work.memory)
+        connection.send_bytes(READY)
         while True:
             path = Path(json.loads(connection.recv_bytes()))
-            prepared: Prepared = {}
+            parts: list[bytes] = []
             try:
                 prepared = prepare_video(path, work.sampling, work.inputs)
                 answer: dict[str, Any] = {"shapes": {n: x.shape for n, x in prepared.items()}}
+                parts = [array.tobytes() for array in prepared.values()]
             except VideoError as error:
                 answer = {"error": str(error)}
             except MemoryError:
-                answer = {"error": f"decoding needs more than {work.memory / 2**30:g} GiB"}
+                needs = f"decoding needs more than {work.memory / 2**30:g} GiB"
+                answer = {"error": needs, "spent": True}
             except Exception as error:  # whatever a file can make the libraries do
                 answer = {"error": f"decoding fails: {type(error).__name__}: {error}"[:200]}
             connection.send_bytes(json.dumps(answer).encode())
-            for array in prepared.values():
-                connection.send_bytes(array.tobytes())
+            for part in parts:
+                connection.send_bytes(part)
     except (EOFError, OSError):
         return
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,10 @@ def frozen_weights(
             with tempfile.TemporaryDirectory(dir=folder, suffix=".partial") as partial:
                 array = Path(partial) / "weights.npy"
                 on_disk = np.lib.format.open_memmap(array, "w+", np.float32, shape)
+                with array.open(
+                    "r+b"
+                ) as file:  # on a full disk a mapping is a signal, not an error
+                    os.posix_fallocate(file.fileno(), 0, array.stat().st_size)
                 error = _solve(store, labels, config, device, progress, on_disk)
                 on_disk.flush()
                 _keep(folder / key, array, {"marginal_error": error, **identity})

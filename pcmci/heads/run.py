@@ -227,10 +227,12 @@ def _keep_failure(store: Store, recipe: Recipe, out: Path, error: DivergedError)
 
 def _keep_run(store: Store, recipe: Recipe, out: Path, partial: Path, overwrite: bool) -> Run:
     folder = out / recipe.folder_name(store)
-    if overwrite and folder.exists():
-        shutil.rmtree(folder)
+    old = partial.with_suffix(".old")
     try:
+        if overwrite and folder.exists():
+            folder.rename(old)  # whole until the new one is there
         partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if meanwhile := find_run(store, recipe, out):  # somebody else made the same run
             return meanwhile

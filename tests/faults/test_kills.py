@@ -12,7 +12,7 @@ import pytest
 from synthetic import small_store
 
 from faults.conftest import content, harm, in_a_child, short_and_long
-from pcmci.cache import chunks, journal, writer
+from pcmci.cache import journal, writer
 from pcmci.cache.hdf5_store import Hdf5Chunks
 from pcmci.cache.store import open_store
 from pcmci.cache.zarr_store import ZarrChunks
@@ -28,7 +28,7 @@ STAGES = {
     "encode": [(Batcher, "_encode")],
     "journal": [(journal.Journal, "append")],
     "chunk write": [(ZarrChunks, "write"), (Hdf5Chunks, "write")],
-    "wait for the disk": [(ZarrChunks, "sync"), (Hdf5Chunks, "sync"), (chunks, "sync_to_disk")],
+    "wait for the disk": [(ZarrChunks, "sync"), (Hdf5Chunks, "sync")],
     "commit": [(writer.StoreWriter, "_commit")],
 }
 
