@@ -48,6 +48,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 StorePath = Annotated[Path, typer.Argument(help="A feature store, .zarr or .h5.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+StoreName = Annotated[str | None, typer.Option(help="The store features/DATASET.zarr (or .h5).")]
+Features = Annotated[
+    Path | None, typer.Option(help="A store.", show_default="the only one under features/")
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="activity, steps or activity,steps.", show_default="all there are"),
+]
 
 
 def main() -> NoReturn:
@@ -161,19 +170,12 @@ def train_heads(
     order: Annotated[
         str, typer.Option(help="Stages in their order, as ich,ici; none for no stage.")
     ] = "ich,ici,ivc",
-    dataset: Annotated[
-        str | None, typer.Option(help="The store features/DATASET.zarr (or .h5).")
-    ] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="A store.", show_default="the only one under features/")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="activity, steps or activity,steps.", show_default="all there are"),
-    ] = None,
+    dataset: StoreName = None,
+    features: Features = None,
+    labels: Labels = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Precision = "auto",
     memory: Annotated[
         str | None,
         typer.Option(
@@ -234,16 +236,9 @@ def ablate(
         str | None,
         typer.Option(help="The order that others are compared with.", show_default="none"),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="The store features/DATASET.zarr (or .h5).")
-    ] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="A store.", show_default="the only one under features/")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="activity, steps or activity,steps.", show_default="all there are"),
-    ] = None,
+    dataset: StoreName = None,
+    features: Features = None,
+    labels: Labels = None,
     out: Annotated[Path, typer.Option(help="Where run folders go, and are found.")] = Path("runs"),
     results: Annotated[Path, typer.Option(help="Where tables and page go.")] = Path("ablations"),
     workers: Annotated[
@@ -268,7 +263,7 @@ def ablate(
         bool, typer.Option("--dry-run", help="Only say what would be done, and how long it takes.")
     ] = False,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Precision = "auto",
     memory: Annotated[
         str | None,
         typer.Option(
