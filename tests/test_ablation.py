@@ -521,7 +521,7 @@ def test_a_signal_stops_it_and_leaves_nothing_half_done(store, tmp_path, number,
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     os.killpg(process.pid, number) if to_all else process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert "the same command goes on from here" in said.splitlines()[-1]
     assert "Traceback" not in said

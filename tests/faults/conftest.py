@@ -93,7 +93,7 @@ def in_a_child(work: Callable[..., None], *arguments: object) -> int | None:
     context.set_forkserver_preload(["pcmci.extract.pipeline", "pcmci.heads.ablation"])
     child = context.Process(target=work, args=arguments)
     child.start()
-    child.join(60)
+    child.join(300)
     if child.is_alive():
         child.kill()
         pytest.fail("a child hangs")
