@@ -651,13 +651,7 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
     from pcmci.cache.store import open_store
 
     with open_store(path) as store:
-        rows = [
-            {"video": video, "split": split, "status": Status(s).name.lower(), "reason": reason}
-            for video, split, s, reason in zip(
-                store.ids, store.splits, store.status, store.reasons, strict=True
-            )
-            if s in (Status.FAILED, Status.MISSING)
-        ]
+        rows = store.listed(Status.FAILED, Status.MISSING)
     if as_json:
         _print_json({"store": str(path), "failures": rows})
         return

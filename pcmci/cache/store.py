@@ -249,6 +249,15 @@ class Store:
         """Raises SpecMismatch naming the fields in which the store differs from `asked`."""
         check_same(self.path, self.spec, asked)
 
+    def listed(self, *statuses: Status) -> list[dict[str, str]]:
+        """The videos of these statuses, each with its split, status and reason."""
+        columns = zip(self.ids, self.splits, self.status, self.reasons, strict=True)
+        return [
+            {"video": video, "split": split, "status": Status(s).name.lower(), "reason": reason}
+            for video, split, s, reason in columns
+            if s in statuses
+        ]
+
     def describe(self) -> dict[str, Any]:
         """For a reader: what is in the store and where it came from. Can be written as JSON."""
         spec, splits = self.spec, np.array(self.splits)

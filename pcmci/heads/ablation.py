@@ -25,7 +25,7 @@ from pcmci.cache.schema import Status
 from pcmci.cache.store import Store
 from pcmci.device import choose_device, choose_precision
 from pcmci.errors import PcmciError, UsageError
-from pcmci.heads.config import order_name, parse_labels, parse_order
+from pcmci.heads.config import order_name, parse_labels, parse_order, setting_name
 from pcmci.heads.frozen import frozen_weights
 from pcmci.heads.grid import Grid, check_grid, check_orders, parse_orders
 from pcmci.heads.metrics import TAU
@@ -353,13 +353,7 @@ class Ablator:
     def _facts(self, taus: Sequence[float], resamples: int, command: str) -> dict[str, Any]:
         store, spec = self.store, self.store.spec
         counts = store.counts
-        lost = [
-            {"video": video, "split": split, "status": Status(s).name.lower(), "reason": reason}
-            for video, split, s, reason in zip(
-                store.ids, store.splits, store.status, store.reasons, strict=True
-            )
-            if s != Status.DONE
-        ]
+        lost = store.listed(*(status for status in Status if status is not Status.DONE))
         splits = dict.fromkeys(store.splits)
         done = set(store.done_rows.tolist())
         return {
@@ -444,9 +438,7 @@ def _orders(orders: str | Sequence[tuple[str, ...] | str]) -> tuple[tuple[str, .
 
 
 def _grid(grid: Mapping[str, Sequence[Any]]) -> Grid:
-    return check_grid(
-        {name.replace(".", "_").replace("-", "_"): tuple(values) for name, values in grid.items()}
-    )
+    return check_grid({setting_name(name): tuple(values) for name, values in grid.items()})
 
 
 def _shown(trial: Trial) -> str:

@@ -215,6 +215,11 @@ def settings() -> dict[str, tuple[type, dataclasses.Field[Any]]]:
     return found
 
 
+def setting_name(text: str) -> str:
+    """`transport.lambda` and `batch-size` as `settings` has them."""
+    return text.replace(".", "_").replace("-", "_")
+
+
 def configure(
     order: tuple[str, ...], labels: tuple[str, ...], values: Mapping[str, Any]
 ) -> tuple[ModelConfig, TrainConfig]:
@@ -225,7 +230,7 @@ def configure(
     known = settings()
     chosen: dict[type, dict[str, Any]] = {config: {} for config in CONFIGS}
     for key, value in values.items():
-        name = key.replace(".", "_").replace("-", "_")
+        name = setting_name(key)
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

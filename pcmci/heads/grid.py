@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from pcmci.errors import UsageError
-from pcmci.heads.config import ORDERS, TrainConfig, configure, parse_order, settings
+from pcmci.heads.config import (
+    ORDERS,
+    TrainConfig,
+    configure,
+    parse_order,
+    setting_name,
+    settings,
+)
 
 PAPER_ORDERS: tuple[tuple[str, ...], ...] = (
     (),
@@ -96,7 +103,7 @@ def parse_grid(texts: Sequence[str]) -> Grid:
         name, equals, values = text.partition("=")
         if not equals or not values:
             raise UsageError(f"--grid {text!r}: use SETTING=VALUE,VALUE as in lr=1e-3,3e-3")
-        key = name.strip().replace(".", "_").replace("-", "_")
+        key = setting_name(name.strip())
         if key in grid:
             raise UsageError(f"--grid {text!r}: {key} is there twice; give all its values at once")
         known = settings()

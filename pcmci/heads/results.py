@@ -23,7 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from pcmci.heads.bootstrap import SCORES, differences
-from pcmci.heads.config import STAGES, settings
+from pcmci.heads.config import STAGES, order_name, settings
 from pcmci.heads.learning import HEADLINE
 from pcmci.heads.metrics import TAU as HEADLINE_TAU
 from pcmci.heads.metrics import (
@@ -35,7 +35,7 @@ from pcmci.heads.metrics import (
 from pcmci.heads.predictions import Predictions
 from pcmci.heads.run import Run
 from pcmci.heads.scoring import Scores, class_ap, score, sigmoid, softmax
-from pcmci.heads.sweep import Settings, Sweep, Trial, Variant
+from pcmci.heads.sweep import Settings, Sweep, Trial, Variant, shown
 
 PAIRS = 20
 """Implausible pairs kept of each variant, the strongest."""
@@ -57,7 +57,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """tables: name -> rows. matrices: name -> array, see `coprediction_matrices`."""
+    """tables: name -> rows. matrices: `names`, `truth`, `train` and `q/<variant>`, the
+    co-prediction [N, N]; empty without steps."""
 
     tables: dict[str, list[Row]]
     matrices: dict[str, np.ndarray] = field(default_factory=dict)
@@ -167,7 +168,7 @@ def _result(
     order = trial.variant.order
     row: Row = {
         "variant": trial.variant.name,
-        "order": ",".join(order) or "none",
+        "order": order_name(order),
         **{stage: order.index(stage) + 1 if stage in order else None for stage in STAGES},
         "seed": trial.seed,
         "tried": trial.tried_name,
@@ -231,29 +232,31 @@ def _summary(
     progress: bool,
     dataset: str,
 ) -> Iterator[Row]:
+    against = {
+        name: found
+        for labels in kept
+        for name, found in _differences(sweep, kept[labels], labels, resamples, progress).items()
+    }
     for name, (labels, _) in SCORES.items():
         if labels not in kept:
             continue
-        against = _differences(sweep, kept[labels], name, resamples, progress)
         splits = dict.fromkeys(split for by_split in scores.values() for split in by_split)
         for variant, outcomes in kept[labels].items():
             there = [scores[id(outcome)] for outcome in outcomes if outcome]
             for split in splits:
                 values = [v for by in there if (v := by[split].get(name)) is not None]
-                interval = against.get(variant.name, {}).get(split)
+                interval = against.get(name, {}).get(variant.name, {}).get(split)
                 yield {
                     "dataset": dataset,
                     "variant": variant.name,
-                    "order": ",".join(variant.order) or "none",
-                    "settings": " ".join(f"{k}={v}" for k, v in variant.settings),
+                    "order": order_name(variant.order),
+                    "settings": shown(variant.settings),
                     "score": name,
                     "split": split,
                     "reference": variant == sweep.reference,
                     "settings tried": len(sweep.choices),
                     "chosen by": _chosen_by(sweep, there),
-                    "chosen setting": " ".join(
-                        f"{k}={v}" for k, v in chosen[labels][variant]
-                    ),
+                    "chosen setting": shown(chosen[labels][variant]),
                     "seeds": len(values),
                     "failed": len(outcomes) - len(there),
                     "mean": statistics.fmean(values) if values else None,
@@ -277,16 +280,17 @@ def _chosen_by(sweep: Sweep, there: Sequence[Mapping[str, Scores]]) -> str:
 
 
 def _differences(
-    sweep: Sweep, kept: Kept, name: str, resamples: int, progress: bool
-) -> Mapping[str, Mapping[str, Any]]:
+    sweep: Sweep, kept: Kept, labels: str, resamples: int, progress: bool
+) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """Of the scores of a label set: score -> variant -> split -> interval."""
     if not resamples:
         return {}
     predictions = {
         variant.name: [_predictions(outcome) for outcome in outcomes]
         for variant, outcomes in kept.items()
     }
-    found = differences(predictions, sweep.reference.name, resamples, progress, scores=(name,))
-    return found.get(name, {})
+    scores = [name for name, (of, _) in SCORES.items() if of == labels]
+    return differences(predictions, sweep.reference.name, resamples, progress, scores)
 
 
 def _epochs(kept: Mapping[str, Kept]) -> Iterator[Row]:
@@ -383,7 +387,7 @@ def _coprediction(by_variant: Kept, reference: Variant) -> tuple[dict[str, np.nd
     """Q, the mean over seeds, of the variants, the truth and the training labels; and the
     implausible pairs, the strongest of each variant."""
     matrices: dict[str, np.ndarray] = {}
-    shown = [reference, _whole(list(by_variant))]
+    side_by_side = [reference, _whole(list(by_variant))]
     above: dict[Variant, dict[tuple[int, int], float]] = {}
     for variant, outcomes in by_variant.items():
         found = []
@@ -400,7 +404,7 @@ def _coprediction(by_variant: Kept, reference: Variant) -> tuple[dict[str, np.nd
         if not found:
             continue
         q = np.mean(found, axis=0)
-        if variant in shown or len(q) <= MOST_LABELS_OF_A_MATRIX:
+        if variant in side_by_side or len(q) <= MOST_LABELS_OF_A_MATRIX:
             matrices[f"q/{variant.name}"] = q.astype(np.float32)
         pairs = np.argwhere(implausible_pairs(q, part.q_train, HEADLINE_TAU)).tolist()
         above[variant] = {(i, j): float(q[i, j]) for i, j in pairs}

@@ -15,12 +15,17 @@ from typing import Any
 
 from pcmci.cache.store import Store
 from pcmci.errors import UsageError
-from pcmci.heads.config import configure, order_name
+from pcmci.heads.config import configure, order_name, setting_name
 from pcmci.heads.grid import Grid, check_seeds, is_tried, matters
 from pcmci.heads.recipe import Recipe
 
 Settings = tuple[tuple[str, Any], ...]
 """Names and values, as a grid has them."""
+
+
+def shown(settings: Settings) -> str:
+    """`lr=0.003 batch_size=16`."""
+    return " ".join(f"{name}={value}" for name, value in settings)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Variant:
     @property
     def name(self) -> str:
         """`ich,ici` or `ich,ici relations=4`."""
-        return " ".join([order_name(self.order), *(f"{k}={v}" for k, v in self.settings)])
+        return " ".join(filter(None, [order_name(self.order), shown(self.settings)]))
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Trial:
     @property
     def tried_name(self) -> str:
         """`lr=0.003`, or nothing where there is no choice."""
-        return " ".join(f"{name}={value}" for name, value in self.tried)
+        return shown(self.tried)
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def plan_sweep(
     check_seeds(tuple(seeds))
     if "seed" in values:
         raise UsageError(f"seed={values['seed']}: a sweep takes `seeds`, a number or a list")
-    twice = sorted(set(grid) & {name.replace(".", "_").replace("-", "_") for name in values})
+    twice = sorted(set(grid) & {setting_name(name) for name in values})
     if twice:
         raise UsageError(f"{twice[0]} is both in --grid and a setting of all runs: leave one out")
     models = {name: chosen for name, chosen in grid.items() if not is_tried(name)}
