@@ -22,10 +22,9 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/frames.py
-	$(BIN)/python benchmarks/encoders.py
-	$(BIN)/python benchmarks/store.py
+# every claim about speed, measured: bench/performance.md; half an hour, with nothing else running
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/all.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -38,4 +37,8 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-test
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@
