@@ -35,6 +35,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from baselines import ZERO_SHOT, as_many_parameters, baselines
 from tqdm import tqdm
+from written import replace_tables
 
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError
@@ -48,7 +49,7 @@ from pcmci.kitchen import SHIFTS, Knobs, write_world
 from pcmci.kitchen.causal import PARTNERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "evidence.md"
-BEGIN, END = "<!-- begin: written by benchmarks/causal_evidence.py -->", "<!-- end -->"
+SCRIPT = "benchmarks/causal_evidence.py"
 
 SETTINGS: dict[str, Any] = {"feedforward": 256}
 """Twice the width of the tiny CLIP, as the default 1,024 is of ViT-B/16's."""
@@ -332,15 +333,6 @@ def require_same_sessions(one: Bootstrap, other: Bootstrap) -> None:
 # --- the whole ----------------------------------------------------------------------------------
 
 
-def replace_tables(page: str, tables: str) -> str:
-    """The page with new tables between its markers. Raises PcmciError where they are not there."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise PcmciError(f"the page has no {BEGIN} … {END} to put tables between")
-    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
-
-
 def provenance(store: Path, size: Size) -> str:
     """The command, the commit, and what was used."""
     commit = subprocess.run(
@@ -366,7 +358,7 @@ def main() -> None:
     size = QUICK if options.quick else Size()
     page = options.page or (None if options.quick else PAGE)
     if page:
-        replace_tables(page.read_text(), "")  # refused now rather than after an hour
+        replace_tables(page.read_text(), SCRIPT, "")  # refused now rather than after an hour
     options.out.mkdir(parents=True, exist_ok=True)
 
     knobs = Knobs()
@@ -426,7 +418,7 @@ def main() -> None:
     (options.out / "results.json").write_text(results + "\n")
     (options.out / "tables.md").write_text(text)
     if page:
-        page.write_text(replace_tables(page.read_text(), text))
+        page.write_text(replace_tables(page.read_text(), SCRIPT, text))
 
 
 if __name__ == "__main__":

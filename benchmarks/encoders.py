@@ -1,11 +1,11 @@
-"""How fast the frozen encoders are, as ratios measured in one run.
+"""Claim: the frozen encoders are as fast as this machine multiplies matrices.
 
-    python benchmarks/encoders.py            # full size: about two minutes on two cores
+    python benchmarks/encoders.py            # full size: under a minute on two cores
     python benchmarks/encoders.py --quick    # two layers of 64 pixels: the ratios mean less
 
-Two claims: our TimeSformer takes less time than transformers' with the same weights, and both
-encoders come close to what a large float32 matrix product reaches on this machine. Every round
-times all of them in turn, so that a busy moment hits all; the medians over the rounds count.
+Our TimeSformer takes less time than transformers' with the same weights, and both encoders come
+close to the GFLOP/s of a large float32 matrix product. Every round times all of them in turn, so
+that a busy moment hits all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from typing import Any
 # Spinning threads are many times slower than one where another program uses a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import claims
+import numpy as np
 import open_clip
 import torch
 from safetensors.torch import save_file
@@ -30,7 +31,7 @@ from transformers import TimesformerConfig, TimesformerModel
 
 from pcmci.extract.encoders import load_video_encoder, load_vlm
 
-AIMS = {"timesformer / transformers": "at most 0.93", "/ matrix product": "at least 0.85"}
+CLIP, OURS, THEIRS, MATRIX = "CLIP", "TimeSformer", "transformers' TimeSformer", "matrix product"
 
 
 def clip_flop(config: dict[str, Any]) -> float:
@@ -87,13 +88,13 @@ def contenders(
 
     square = torch.randn(args.matrix, args.matrix)
     return {
-        "matrix product": (2 * args.matrix**3, lambda: square @ square),
-        "clip": (args.batch * clip_flop(clip), lambda: vlm.encode(images)),
-        "timesformer": (
+        MATRIX: (2 * args.matrix**3, lambda: square @ square),
+        CLIP: (args.batch * clip_flop(clip), lambda: vlm.encode(images)),
+        OURS: (
             args.clips * timesformer_flop(config, folded=True),
             lambda: ours.encode(clips),
         ),
-        "transformers": (
+        THEIRS: (
             args.clips * timesformer_flop(config, folded=False),
             lambda: theirs(pixel_values=pixels),
         ),
@@ -103,21 +104,21 @@ def contenders(
 @torch.inference_mode()
 def measure(
     calls: dict[str, tuple[float, Callable[[], Any]]], rounds: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Seconds of every call in every round, after one round to warm up."""
+) -> dict[str, np.ndarray]:
+    """[rounds] seconds of every call, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
-        for name, (_, call) in calls.items():
+        # There and back: what a call leaves in the caches serves both neighbours.
+        for name in list(calls)[:: 1 if number % 2 else -1]:
             start = clock()
-            call()
+            calls[name][1]()
             if number:
                 seconds[name].append(clock() - start)
-    return seconds
+    return {name: np.array(taken) for name, taken in seconds.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small models, three rounds")
+    parser = claims.parser(__doc__)
     parser.add_argument("--clip", default="ViT-B-16-quickgelu", help="a ViT of open_clip")
     parser.add_argument("--batch", type=int, default=8, help="frames a pass of the CLIP")
     parser.add_argument("--clips", type=int, default=1, help="clips a pass of TimeSformer")
@@ -130,7 +131,6 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="count CPU seconds: for a busy machine, one thread"
     )
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
     args = parser.parse_args()
     if args.quick:
         args.image_size, args.layers, args.matrix, args.rounds = 64, 2, 1024, 3
@@ -140,31 +140,25 @@ def main() -> None:
         calls = contenders(args, Path(folder))
     clock = time.process_time if args.cpu_time else time.perf_counter
     seconds = measure(calls, args.rounds, clock)
-    speeds = {
-        name: [flop / one / 1e9 for one in seconds[name]] for name, (flop, _) in calls.items()
-    }
-    ratios = {
-        "timesformer / transformers": [
-            a / b for a, b in zip(seconds["timesformer"], seconds["transformers"], strict=True)
-        ]
-    }
-    for name in ("clip", "timesformer", "transformers"):
-        pairs = zip(speeds[name], speeds["matrix product"], strict=True)
-        ratios[f"{name} / matrix product"] = [a / b for a, b in pairs]
+    speeds = {name: flop / seconds[name] / 1e9 for name, (flop, _) in calls.items()}
 
-    print(f"torch {torch.__version__}, {args.threads} threads, {args.rounds} rounds\n")
-    print("| | GFLOP | seconds | GFLOP/s |\n|---|---|---|---|")
-    for name, (flop, _) in calls.items():
-        second, speed = statistics.median(seconds[name]), statistics.median(speeds[name])
-        print(f"| {name} | {flop / 1e9:.1f} | {second:.3f} | {speed:.1f} |")
-    print("\n| ratio | median | lowest | highest | aim |\n|---|---|---|---|---|")
-    for name, values in ratios.items():
-        aim = next((aim for key, aim in AIMS.items() if name.endswith(key)), "")
-        print(f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} | ", end="")
-        print(f"{max(values):.2f} | {'' if name.startswith('transformers') else aim} |")
-    if args.json:
-        report = {"arguments": vars(args) | {"json": str(args.json)}, "seconds": seconds}
-        args.json.write_text(json.dumps(report | {"ratios": ratios}, indent=1))
+    pairs = np.stack([seconds[OURS], seconds[THEIRS]], axis=1)
+    case = f"time of our TimeSformer / {THEIRS}"
+    rows = [claims.ratio_row("encoders", case, pairs, aim="at most 0.93")]
+    for name in (CLIP, OURS, THEIRS):
+        flop, taken = calls[name][0] / 1e9, claims.shown_seconds(np.median(seconds[name]))
+        rows.append(
+            claims.row(
+                "encoders",
+                f"GFLOP/s of {name} / of a {MATRIX}",
+                speeds[name] / speeds[MATRIX],
+                aim="" if name == THEIRS else "at least 0.85",
+                note=f"{flop:.1f} GFLOP in {taken}: {np.median(speeds[name]):.0f} GFLOP/s",
+            )
+        )
+    side = f"{args.matrix} x {args.matrix} float32, {args.threads} threads"
+    rows.append(claims.row("encoders", f"{MATRIX}, {side}", speeds[MATRIX], unit="GFLOP/s"))
+    claims.publish(rows, args.json)
 
 
 if __name__ == "__main__":

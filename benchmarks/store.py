@@ -1,24 +1,23 @@
-"""The feature store against plain files: load, random reads, write. All ratios in one run.
+"""Claim: the feature store costs hardly more than plain files of the same bytes.
 
     python benchmarks/store.py             a store of COIN's size: 11,827 videos, 484 MB
-    python benchmarks/store.py --scale .1  a tenth of it
+    python benchmarks/store.py --quick     a twentieth of it, as --scale .05 has it
 
-load    open a store and read all of it, checksums checked / np.fromfile of the same bytes
-random  64 random videos / the same rows of a memory map
-write   make a store and fill it video by video, until it is on disk / ndarray.tofile and fsync
+load          open a store and read all of it, checksums checked / np.fromfile of the same bytes
+random reads  64 random videos / the same rows of a memory map
+write         make a store and fill it video by video, until it is on disk / ndarray.tofile, fsync
 
-The page cache is warm. Plain and store take turns; a ratio is the median over the pairs.
+The page cache is warm.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
+import claims
 import numpy as np
 
 from pcmci.cache.chunks import delete
@@ -33,94 +32,82 @@ from pcmci.cache.store import StoreWriter, create_store, open_store
 
 VIDEOS = 11_827
 SHAPES = {"vlm": (1, 16, 512), "video": (1, 16, 768)}
-FORMATS = (".zarr", ".h5")
+FORMATS = {"Zarr": ".zarr", "HDF5": ".h5"}
+RANDOM = 64
+DRAWS = 10
+"""Random reads take a thousandth of the time of the others: so many more pairs are timed."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = claims.parser(__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of COIN's videos")
     parser.add_argument("--repeats", type=int, default=7, help="pairs of runs of each")
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
     options = parser.parse_args()
-    n = max(64, round(options.scale * VIDEOS))
+    if options.quick:
+        options.scale, options.repeats = min(options.scale, 0.05), min(options.repeats, 3)
+    n = max(RANDOM, round(options.scale * VIDEOS))
     rng = np.random.default_rng(0)
     arrays = {name: random_half(rng, (n, *shape)) for name, shape in SHAPES.items()}
-    size = sum(array.nbytes for array in arrays.values()) / 1e6
-    print(f"{n} videos, {size:.0f} MB, {os.cpu_count()} cores, {options.repeats} pairs of runs")
-    print(
-        "| claim | format | plain, ms | store, ms | ratio | quartiles |\n|---|---|---|---|---|---|"
-    )
+    rows: list[claims.Row] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for suffix in FORMATS:
-            measure(Path(folder), suffix, arrays, rng, options.repeats)
+        for name in FORMATS:
+            rows += measure(Path(folder), name, arrays, rng, options.repeats)
+    claims.publish(rows, options.json)
 
 
 def measure(
-    folder: Path, suffix: str, arrays: dict[str, np.ndarray], rng: np.random.Generator, repeats: int
-) -> None:
+    folder: Path, name: str, arrays: dict[str, np.ndarray], rng: np.random.Generator, repeats: int
+) -> Iterator[claims.Row]:
     """Write first: what the last run wrote is what the others read."""
-    path, n = folder / f"store{suffix}", len(arrays["vlm"])
+    path, n = folder / f"store{FORMATS[name]}", len(arrays["vlm"])
+    size = f"{n} videos, {sum(array.nbytes for array in arrays.values()) / 1e6:.0f} MB"
 
-    def show(
-        claim: str,
-        plain: Callable[[], object],
-        store: Callable[[], object],
-        before: Callable[[], object] = lambda: None,
-    ) -> None:
-        pairs = []
-        for _ in range(1 + repeats):  # the first warms
-            before()
-            pairs.append([seconds(plain), seconds(store)])
-        times = np.array(pairs[1:])
-        ratio = times[:, 1] / times[:, 0]
-        low, median, high = np.quantile(ratio, [0.25, 0.5, 0.75])
-        plain_ms, store_ms = 1e3 * np.median(times, axis=0)
-        print(
-            f"| {claim} | {suffix} | {plain_ms:.1f} | {store_ms:.1f} | **{median:.2f}** | "
-            f"{low:.2f} to {high:.2f} |",
-            flush=True,
-        )
+    def remove() -> None:
+        """Neither side's time is to hold what giving back the old files takes."""
+        delete(path)
+        for array in SHAPES:
+            plain_path(folder, array).unlink(missing_ok=True)
 
-    show(
-        "write",
-        lambda: write_plain(folder, arrays),
+    pairs = claims.paired(
         lambda: write_store(path, arrays),
-        before=lambda: delete(path),
+        lambda: write_plain(folder, arrays),
+        repeats,
+        before=remove,
     )
-    show("load", lambda: load_plain(folder), lambda: load_store(path))
-    maps = {
-        name: np.memmap(folder / f"{name}.bin", np.float16, "r", shape=array.shape)
-        for name, array in arrays.items()
-    }
+    yield claims.ratio_row("write", name, pairs, aim="at most 1.5", note=size)
+    pairs = claims.paired(lambda: load_store(path), lambda: load_plain(folder), repeats)
+    yield claims.ratio_row("load", name, pairs, aim="at most 1.5", note=size)
+
+    maps = [
+        np.memmap(plain_path(folder, array), np.float16, "r", shape=values.shape)
+        for array, values in arrays.items()
+    ]
+    picked = np.empty(0, np.int64)
+
+    def pick() -> None:
+        nonlocal picked
+        picked = rng.choice(n, RANDOM, replace=False)
+
     with open_store(path) as store:
-        for name, array in arrays.items():
-            assert store.read(name).tobytes() == array.tobytes()
-
-        def rows() -> np.ndarray:
-            return rng.choice(n, 64, replace=False)
-
-        def plain() -> list[np.ndarray]:
-            picked = rows()
-            return [array[picked] for array in maps.values()]
-
-        def ours() -> list[np.ndarray]:
-            picked = rows()
-            return [store.read(name, picked) for name in maps]
-
-        show("random", plain, ours)
+        for array, values in arrays.items():
+            assert store.read(array).tobytes() == values.tobytes()
+        pairs = claims.paired(
+            lambda: [store.read(array, picked) for array in arrays],
+            lambda: [values[picked] for values in maps],
+            DRAWS * repeats,
+            before=pick,
+        )
+    yield claims.ratio_row("random reads", name, pairs, aim="at most 3", note=f"{RANDOM} of {n}")
 
 
-def seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    kept = call()
-    taken = time.perf_counter() - began
-    del kept  # giving the memory back is nobody's work here
-    return taken
+def plain_path(folder: Path, array: str) -> Path:
+    return folder / f"{array}.bin"
 
 
 def write_plain(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
-        with open(folder / f"{name}.bin", "wb") as file:
+        with open(plain_path(folder, name), "wb") as file:
             array.tofile(file)
             file.flush()
             os.fsync(file.fileno())
@@ -135,7 +122,7 @@ def write_store(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def load_plain(folder: Path) -> list[np.ndarray]:
-    return [np.fromfile(folder / f"{name}.bin", np.float16) for name in SHAPES]
+    return [np.fromfile(plain_path(folder, name), np.float16) for name in SHAPES]
 
 
 def load_store(path: Path) -> list[np.ndarray]:

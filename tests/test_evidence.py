@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from baselines import ZERO_SHOT, as_many_parameters, baselines, best_on_val
 from causal_evidence import (
-    BEGIN,
-    END,
+    SCRIPT,
     density_table,
-    replace_tables,
     require_same_sessions,
     signed,
 )
 from made_up import made_up_store
 from made_up_predictions import make
 from synthetic import names, small_table
+from written import END, begin, replace_tables
 
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError
@@ -91,15 +90,15 @@ def test_validation_chooses_and_the_test_does_not():
 
 
 def test_tables_are_replaced_and_the_rest_stays():
-    page = f"# Words\n{BEGIN}\nold\n{END}\nmore words\n"
-    new = replace_tables(page, "new")
+    page = f"# Words\n{begin(SCRIPT)}\nold\n{END}\nmore words\n"
+    new = replace_tables(page, SCRIPT, "new")
     assert new.startswith("# Words\n")
     assert new.endswith("\nmore words\n")
     assert "old" not in new
-    assert replace_tables(new, "newer").count(BEGIN) == 1
-    for broken in ("# Words", page.replace(END, "")):
+    assert replace_tables(new, SCRIPT, "newer").count(begin(SCRIPT)) == 1
+    for broken in ("# Words", page.replace(END, ""), page.replace(SCRIPT, "another.py")):
         with pytest.raises(PcmciError, match="between"):
-            replace_tables(broken, "new")
+            replace_tables(broken, SCRIPT, "new")
 
 
 def test_other_sessions_are_not_paired():

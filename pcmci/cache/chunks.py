@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +39,7 @@ class Layout:
     def chunk_shape(self) -> tuple[int, ...]:
         return (self.rows, *self.shape[1:])
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Of one chunk with its padding, without its checksum."""
         return prod(self.chunk_shape) * np.dtype(self.dtype).itemsize
@@ -48,7 +49,7 @@ class Layout:
         """How many chunks cover all rows."""
         return -(-self.shape[0] // self.rows)
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         return self.chunk_bytes // self.rows
 

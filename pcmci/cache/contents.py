@@ -127,7 +127,7 @@ def checksum(features: np.ndarray) -> int:
 
 
 def read_features(
-    chunks: Chunks, array: str, first: int, out: np.ndarray, checksums: np.ndarray
+    chunks: Chunks, array: str, first: int, out: np.ndarray, checksums: Sequence[int] | np.ndarray
 ) -> list[int]:
     """Read rows `first` and following, all of one chunk, into `out` [m, views, L, D].
 

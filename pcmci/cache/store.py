@@ -216,25 +216,27 @@ class Store:
         index = np.arange(len(self))[rows]
         out = np.empty((len(index), len(views), *layout.shape[2:]), layout.dtype)
         done = self.status[index] == Status.DONE
-        checksums = self._checksums[:, FEATURES.index(array)]
+        all_done = bool(done.all())
+        # As lists: a run may be a single row, and numpy's scalars take longer than the reading.
+        checksums = self._checksums[index, FEATURES.index(array)].tolist()
+        rows_of = index.tolist()
 
         def fill(run: slice) -> Iterator[tuple[int, ChunkError]]:
             """Read a run of places; yields the rows that are hurt."""
-            if not done[run].any():
+            if not all_done and not done[run].any():
                 return
-            rows = index[run]
-            first = int(rows[0])
+            first = rows_of[run.start]
             if len(views) == layout.shape[1]:
                 block = out[run]
             else:
-                block = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
+                block = np.empty((run.stop - run.start, *layout.shape[1:]), layout.dtype)
             chunk = first // layout.rows
             try:
-                for row in read_features(self.chunks, array, first, block, checksums[rows]):
+                for row in read_features(self.chunks, array, first, block, checksums[run]):
                     if self.status[row] == Status.DONE:
                         yield row, ChunkError(self.path, array, chunk, DIFFERS)
             except ChunkError as error:
-                yield from ((row, error) for row in rows[done[run]].tolist())
+                yield from ((row, error) for row in index[run][done[run]].tolist())
             if block.base is not out:
                 out[run] = block[:, views.start : views.stop]
 
@@ -242,7 +244,8 @@ class Store:
             chunks = {error.chunk for error in hurt.values()}
             row = min(hurt)
             raise hurt[row].naming([self.ids[row] for row in sorted(hurt)], len(chunks))
-        out[~done] = np.nan
+        if not all_done:
+            out[~done] = np.nan
         return out if view is None else out[:, 0]
 
     def check_spec(self, asked: StoreSpec) -> None:

@@ -22,6 +22,9 @@ from pcmci.errors import StoreError
 
 PARTIAL = ".partial"
 
+OPEN_FILES = 384
+"""Chunks that a reader keeps open: opening one takes as long as reading a video of it."""
+
 
 class ZarrChunks:
     """A chunk is written under another name, brought to disk, and renamed: there whole or not."""
@@ -32,6 +35,8 @@ class ZarrChunks:
         self.path = path
         self._layouts: dict[str, Layout] = {}
         self._written: set[Path] = set()
+        self._writable = writable
+        self._files: dict[tuple[str, int], int] = {}
 
     @classmethod
     def create(cls, path: Path, layouts: Mapping[str, Layout]) -> None:
@@ -101,15 +106,19 @@ class ZarrChunks:
         return sorted(self.path.rglob(f"*{PARTIAL}"))
 
     def close(self) -> None:
-        pass
+        files, self._files = self._files, {}
+        for file in files.values():
+            os.close(file)
 
     def _read_at(self, array: str, chunk: int, offset: int, *out: np.ndarray) -> None:
+        kept = self._files.get((array, chunk))
         try:
-            file = os.open(f"{self.path}/{self._name(array, chunk)}", os.O_RDONLY | os.O_CLOEXEC)
+            file = self._open(array, chunk) if kept is None else kept
             try:
                 got = os.preadv(file, [part.data for part in out], offset)
             finally:
-                os.close(file)
+                if kept is None:
+                    self._keep(array, chunk, file)
         except FileNotFoundError:
             raise ChunkError(self.path, array, chunk, "is missing") from None
         except OSError as error:
@@ -117,6 +126,17 @@ class ZarrChunks:
             raise ChunkError(self.path, array, chunk, problem) from error
         if got != sum(part.nbytes for part in out):
             raise ChunkError(self.path, array, chunk, "is cut short")
+
+    def _open(self, array: str, chunk: int) -> int:
+        return os.open(f"{self.path}/{self._name(array, chunk)}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _keep(self, array: str, chunk: int, file: int) -> None:
+        """Close a file, or keep it for the next read. What is kept stays until the end: another
+        thread may be reading from it. A writer replaces its files, and keeps none."""
+        if self._writable or len(self._files) >= OPEN_FILES:
+            os.close(file)
+        elif self._files.setdefault((array, chunk), file) != file:
+            os.close(file)  # another thread was first
 
     def _name(self, array: str, chunk: int) -> str:
         return f"{array}/c.{chunk}" + ".0" * (len(self.layout(array).shape) - 1)

@@ -53,7 +53,7 @@ class ExtractConfig:
     )
     precision: str = _option("auto", "fp32, bf16, or auto: bf16 on CUDA.")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
-    batch_frames: int = _option(0, "Frames a forward pass; 0: 16 on a CPU, 256 on CUDA.")
+    batch_frames: int = _option(0, "Frames a forward pass; 0: 8 on a CPU, 256 on CUDA.")
     decode_threads: int = _option(0, "Videos decoded at a time; 0: 1 on a CPU, 8 for CUDA.")
     decode_seconds: int = _option(
         300, "Seconds that decoding one video may take; one that takes longer has failed."

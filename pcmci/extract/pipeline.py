@@ -82,7 +82,7 @@ class Encoders:
             video=ENCODERS["video"](config.video_encoder, config.video_weights, **where),
             device=device,
             precision=precision,
-            batch_frames=config.batch_frames or (256 if device.type == "cuda" else 16),
+            batch_frames=config.batch_frames or (256 if device.type == "cuda" else 8),
         )
 
     def batchers(self) -> dict[str, Batcher]:

@@ -1,0 +1,392 @@
+"""Whether twice as many videos take twice as long, and no more memory.
+
+    python benchmarks/growth.py           1,000, 10,000 and 100,000 videos: about six minutes
+    python benchmarks/growth.py --quick   200, 1,000 and 4,000
+
+Everything but the encoders is the product's own: `extract` makes the store, decodes in its process,
+batches, journals and commits; `Store.read` reads it; `frozen_weights`, `open_features` and `fit`
+train on it with a bound of 200 MB, as `pcmci train --memory 200M` does (1,000 videos fit in it and
+are held in memory, the others are streamed).
+
+extraction  The encoders are stubs that look vectors up by a frame's first byte; their outputs have
+            the real widths, 512 and 768. The films have one frame of 16x16, which stands in all 16
+            places: nothing that costs the same for every video shall hide what grows with their
+            number. The time is that of the whole call, from the table of videos to the last commit,
+            without the wait for the decoder's process, which is paid once.
+load        Open the store and read all of it, 4,096 videos at a time, page cache warm.
+epoch       All three stages and the decoder on 10 activities; transport is the solving of the plans
+            before the first epoch.
+
+Every size runs in a process of its own, after a warm-up on a small store, so that neither imports
+nor first calls count, and reports its own peak memory: VmHWM of its memory and of its decoder's
+(not `ru_maxrss`, which a child takes over from its parent). The smallest size runs three times,
+before, between and after the others; a ratio is the median over these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import av
+import claims
+import numpy as np
+import psutil
+import torch
+
+from pcmci.cache.chunks import delete
+from pcmci.cache.schema import EncoderSpec, LabelSet, Preprocessing
+from pcmci.cache.store import open_store
+from pcmci.extract import pipeline
+from pcmci.extract.config import ExtractConfig
+from pcmci.extract.datasets.records import Dataset, Video
+from pcmci.extract.encoders.preprocess import resize_and_crop
+from pcmci.heads.config import ModelConfig, TrainConfig, parse_memory
+from pcmci.heads.features import open_features
+from pcmci.heads.frozen import frozen_weights
+from pcmci.heads.training import build_model, fit, predict_logits
+
+SIZES = (1_000, 10_000, 100_000)
+QUICK_SIZES = (200, 1_000, 4_000)
+MEMORY = "200M"
+SLICE = 4096
+"""Videos a read: 170 MB, a multiple of a chunk's."""
+
+WARM_UP = 128
+"""Videos."""
+
+FILMS = 16
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    parser = claims.parser(__doc__)
+    parser.add_argument("--folder", type=Path, help="where 5 GB fit (default: temporary files)")
+    parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)  # what a child is to do
+    options = parser.parse_args()
+    if options.part:
+        part, folder, videos = options.part
+        found = {"extract": extract, "load": load, "epoch": epoch}[part](Path(folder), int(videos))
+        print(json.dumps(found))
+        return
+    sizes = QUICK_SIZES if options.quick else SIZES
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        draw_films(Path(folder))
+        results = {
+            part: measure(part, Path(folder), sizes) for part in ("extract", "load", "epoch")
+        }
+    rows = [
+        *rows_of("extraction", "seconds", results["extract"]),
+        memory_row("extraction", results["extract"]),
+        *rows_of("load", "seconds", results["load"]),
+        *rows_of("transport before the epoch", "transport", results["epoch"]),
+        *rows_of(f"epoch, --memory {MEMORY}", "seconds", results["epoch"]),
+        *bound_rows(results["epoch"]),
+    ]
+    claims.publish(rows, options.json)
+
+
+Results = dict[int, list[dict[str, Any]]]
+"""By number of videos, what each run of that size reported."""
+
+
+def measure(part: str, folder: Path, sizes: tuple[int, ...]) -> Results:
+    """A part at every size, each in a fresh process."""
+    small, middle, large = sizes
+    results: Results = {size: [] for size in sizes}
+    for videos in (small, middle, small, large, small):
+        command = [sys.executable, __file__, "--part", part, str(folder), str(videos)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(f"{part} of {videos} videos ends with {done.returncode}")
+        results[videos].append(json.loads(done.stdout.splitlines()[-1]))
+        # print(part, videos, results[videos][-1], file=sys.stderr, flush=True)
+    return results
+
+
+def rows_of(what: str, key: str, results: Results) -> list[claims.Row]:
+    """Seconds a video at the largest and the middle size / at the smallest."""
+    small, *others = results
+    a_video = {n: np.concatenate([np.ravel(one[key]) for one in results[n]]) / n for n in results}
+    times = ", ".join(f"{1e3 * np.median(a_video[n]):.3g} ms at {n:,}" for n in results)
+    return [
+        claims.row(
+            "growth", f"{what}: time a video, {n:,} / {small:,} videos",
+            np.median(a_video[n]) / a_video[small], aim="at most 1.10", note=times,
+        )
+        for n in reversed(others)
+    ]  # fmt: skip
+
+
+def memory_row(what: str, results: Results) -> claims.Row:
+    """Peak memory at the largest size / at the smallest."""
+    small, *_, large = results
+    peaks = {n: [one["peak"] for one in results[n]] for n in results}
+    shown = ", ".join(f"{np.median(peaks[n]) / 2**20:.0f} MiB at {n:,}" for n in results)
+    (last,) = results[large]
+    note = (
+        f"{shown}, {last['decoder'] / 2**20:.0f} of it the decoder's process; time of the last "
+        f"tenth of the videos / of the first {last['last tenth / first']:.2f}"
+    )
+    values = np.median(peaks[large]) / np.array(peaks[small])
+    case = f"{what}: peak memory, {large:,} / {small:,} videos"
+    return claims.row("growth", case, values, aim="at most 1.10", note=note)
+
+
+def bound_rows(results: Results) -> list[claims.Row]:
+    """Peak memory of an epoch above what the process had before, over the bound."""
+    bound = parse_memory(MEMORY)
+    rows = []
+    for n in list(results)[1:]:
+        (one,) = results[n]
+        note = f"{one['kind']}"
+        rows.append(
+            claims.row(
+                "growth", f"epoch of {n:,} videos: memory above the process's own / {MEMORY}",
+                [one["peak"] / bound], aim="at most 1.00", note=note,
+            )
+        )  # fmt: skip
+    return rows
+
+
+# --- in a process of its own ----------------------------------------------------------------------
+
+
+def extract(folder: Path, videos: int) -> dict[str, Any]:
+    """Makes `<videos>.zarr`; seconds of the call, bytes of memory at the peak."""
+    clock = Clock(videos)
+    encoders = pipeline.Encoders(
+        Stub(512, 1, clock), Stub(768, 8), device=CPU, precision="fp32", batch_frames=16
+    )
+    config = ExtractConfig(vlm="stub", video_encoder="stub")
+    with mock.patch.object(pipeline.Encoders, "load", return_value=encoders):
+        pipeline.extract(dataset(folder, WARM_UP), folder / "warm.zarr", config, progress=False)
+        delete(folder / "warm.zarr")
+        films, out = dataset(folder, videos), folder / f"{videos}.zarr"
+        delete(out)
+        clock.calls.clear()
+        with watched_children() as children, mock.patch.object(pipeline, "Decoders", clock.started):
+            began = time.perf_counter()
+            summary = pipeline.extract(films, out, config, progress=False)
+            seconds = time.perf_counter() - began
+    if summary.videos != videos:
+        raise SystemExit(f"only {summary.videos} of {videos} videos were encoded")
+    decoder = max(children.values())
+    return {
+        "seconds": seconds - clock.start_up,
+        "start-up": clock.start_up,
+        "last tenth / first": clock.last_over_first,
+        "peak": own_memory("VmHWM") + decoder,
+        "decoder": decoder,
+    }
+
+
+def load(folder: Path, videos: int) -> dict[str, Any]:
+    """Seconds of opening and reading `<videos>.zarr`."""
+    path = folder / f"{videos}.zarr"
+
+    def read() -> None:
+        with open_store(path) as store:
+            for name in ("vlm", "video"):
+                for start in range(0, len(store), SLICE):
+                    store.read(name, slice(start, start + SLICE))
+
+    read()
+    repeats = max(2, min(9, 20_000 // videos))
+    return {"seconds": [claims.seconds(read) for _ in range(repeats)]}
+
+
+def epoch(folder: Path, videos: int) -> dict[str, Any]:
+    """Seconds of the plans and of each epoch on `<videos>.zarr`, and bytes of memory at the peak
+    above those that the process had before."""
+    model_config = ModelConfig()
+    epochs = max(1, min(5, 20_000 // videos))
+    ends: list[float] = []
+    with open_store(folder / f"{videos}.zarr") as store:
+        targets = torch.from_numpy(store.activity).long()
+        text, width = store.text("activity"), store.spec.video.width
+        delete(Path(f"{store.path}.plans"))
+
+        def train(rows: np.ndarray, weights: np.ndarray | None, epochs: int) -> str:
+            features = open_features(store, rows, weights, CPU, parse_memory(MEMORY))
+            model = build_model(model_config, text, width, seed=0)
+            config = TrainConfig(("activity",), epochs=epochs)
+            ends[:] = [time.perf_counter()]
+            fit(
+                model, features, rows, targets, config,
+                on_epoch=lambda *_: ends.append(time.perf_counter()),
+            )  # fmt: skip
+            predict_logits(model, features, rows[::10], config.batch_size)
+            return features.kind
+
+        train(np.arange(WARM_UP), None, 1)
+        before = own_memory("VmRSS")
+        forget_peak()
+        began = time.perf_counter()
+        frozen = frozen_weights(store, "activity", model_config.transport, CPU, progress=False)
+        transport = time.perf_counter() - began
+        at_transport = own_memory("VmHWM") - before
+        forget_peak()
+        kind = train(np.arange(videos), frozen.weights, epochs)
+        return {
+            "transport": transport,
+            "seconds": np.diff(ends).tolist(),
+            "kind": kind,
+            "before": before,
+            "peak of transport": at_transport,
+            "peak": own_memory("VmHWM") - before,
+            "plans": frozen.weights.nbytes,
+            "file": own_memory("RssFile"),
+        }
+
+
+class Clock:
+    """When things happened while `videos` were extracted.
+
+    start_up: seconds between asking for the decoder's process and the first frames from it.
+    calls: when each tenth of the videos was begun.
+    """
+
+    def __init__(self, videos: int) -> None:
+        self.videos = videos
+        self.calls: list[float] = []
+        self.count = 0
+
+    def started(self, *arguments: Any) -> Any:
+        """In the place of `pipeline.Decoders`."""
+        self.count, self.asked = 0, time.perf_counter()
+        return DECODERS(*arguments)
+
+    def tick(self) -> None:
+        """A video reached the encoder."""
+        if self.count == 0:
+            self.first = time.perf_counter()
+        if self.count % max(1, self.videos // 10) == 0:
+            self.calls.append(time.perf_counter())
+        self.count += 1
+
+    @property
+    def start_up(self) -> float:
+        return self.first - self.asked
+
+    @property
+    def last_over_first(self) -> float:
+        tenths = np.diff(self.calls)
+        return float(tenths[-1] / tenths[0])
+
+
+DECODERS = pipeline.Decoders
+
+
+class Stub:
+    """An encoder that costs next to nothing: a frame's vector is looked up by its first byte, moved
+    on by its place in the batch so that the frames of a film differ."""
+
+    def __init__(self, width: int, clip_frames: int, clock: Clock | None = None) -> None:
+        pre = Preprocessing(16, 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
+        self.spec = EncoderSpec("stub", "none", f"{width:064}", 16, width, pre, parameters=0)
+        self.clip_frames = clip_frames
+        self.clock = clock
+        self.table = torch.randn(256, width, generator=torch.Generator().manual_seed(width))
+
+    def prepare(self, frame: np.ndarray) -> np.ndarray:
+        """[H, W, 3] uint8 to [16, 16, 3]."""
+        return resize_and_crop(frame, self.spec.preprocessing)
+
+    def encode(self, clips: torch.Tensor) -> torch.Tensor:
+        """[B, F, 16, 16, 3] uint8 to [B, F, width]."""
+        if self.clock:
+            self.clock.tick()
+        first = clips[:, :, 0, 0, 0].long()
+        return self.table[(first + torch.arange(first.numel()).view_as(first)) % 256]
+
+    def encode_text(self, prompts: tuple[str, ...]) -> np.ndarray:
+        """[N, width] float32."""
+        return self.table[: len(prompts)].numpy()
+
+
+def dataset(folder: Path, videos: int) -> Dataset:
+    """Videos with an activity of 10 and 6 steps of 48, over the few films that there are."""
+    activity, steps = (
+        LabelSet(names, names, "a video of {}")
+        for names in (tuple(f"{kind} {i}" for i in range(n)) for kind, n in (("a", 10), ("s", 48)))
+    )
+    films = [folder / f"film{i}.mp4" for i in range(FILMS)]
+    listed = (
+        Video(
+            id=f"video{i:06}",
+            path=films[i % FILMS],
+            split="test" if i % 10 == 0 else "train",
+            activity=activity.names[i // 7 % 10],
+            steps=tuple(steps.names[i % 8 * 6 : i % 8 * 6 + 6]),
+        )
+        for i in range(videos)
+    )
+    return Dataset("growth", tuple(listed), activity, steps)
+
+
+def draw_films(folder: Path) -> None:
+    """16 films of one grey frame each."""
+    for i in range(FILMS):
+        with av.open(str(folder / f"film{i}.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width = stream.height = 16
+            stream.pix_fmt = "yuv420p"
+            picture = np.full((16, 16, 3), 16 * i, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            for packet in [*stream.encode(frame), *stream.encode()]:
+                container.mux(packet)
+
+
+def own_memory(field: str) -> int:
+    """Bytes, of a line of /proc/self/status: VmRSS now, VmHWM at the peak."""
+    return memory_of("self", field)
+
+
+def memory_of(process: int | str, field: str) -> int:
+    """Bytes."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return 1024 * int(line.split()[1])
+    raise SystemExit(f"process {process} does not tell {field}")
+
+
+def forget_peak() -> None:
+    """VmHWM begins anew at what the process has now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+@contextlib.contextmanager
+def watched_children() -> Iterator[dict[int, int]]:
+    """Process id -> bytes at the peak, of the children there are while it is open."""
+    peaks: dict[int, int] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        me = psutil.Process()
+        while not ended.wait(0.2):
+            for child in me.children():
+                with contextlib.suppress(OSError, SystemExit):  # it has just ended
+                    peaks[child.pid] = memory_of(child.pid, "VmHWM")
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        ended.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
