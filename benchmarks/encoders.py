@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import TimesformerConfig, TimesformerModel
 
+from pcmci.device import keep_freed_memory
 from pcmci.extract.encoders import load_video_encoder, load_vlm
 
 CLIP, OURS, THEIRS, MATRIX = "CLIP", "TimeSformer", "transformers' TimeSformer", "matrix product"
@@ -135,6 +136,7 @@ def main() -> None:
     if args.quick:
         args.image_size, args.layers, args.matrix, args.rounds = 64, 2, 1024, 3
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as the pipeline does; all four have it here
 
     with tempfile.TemporaryDirectory() as folder:
         calls = contenders(args, Path(folder))

@@ -44,7 +44,7 @@ BATCHES = (8, 16, 32)
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--videos", type=Path, default=REAL, help="a folder of real clips")
-    options.add_argument("--count", type=int, default=16, help="videos an extraction")
+    options.add_argument("--count", type=int, default=10, help="videos an extraction")
     options.add_argument("--repeats", type=int, default=3)
     args = options.parse_args()
     models = (QUICK if args.quick else FULL) | WEIGHTS

@@ -1,26 +1,29 @@
-"""Whether twice as many videos take twice as long, and no more memory.
+"""Whether a hundred times as many videos take a hundred times as long, and no more memory.
 
-    python benchmarks/growth.py           1,000, 10,000 and 100,000 videos: about six minutes
+    python benchmarks/growth.py           1,000, 10,000 and 100,000 videos: about seven minutes
     python benchmarks/growth.py --quick   200, 1,000 and 4,000
 
 Everything but the encoders is the product's own: `extract` makes the store, decodes in its process,
 batches, journals and commits; `Store.read` reads it; `frozen_weights`, `open_features` and `fit`
-train on it with a bound of 200 MB, as `pcmci train --memory 200M` does (1,000 videos fit in it and
-are held in memory, the others are streamed).
+train on it with a bound, as `pcmci train --memory 200M` does (1,000 videos fit in it and are held
+in memory, the others are streamed).
 
-extraction  The encoders are stubs that look vectors up by a frame's first byte; their outputs have
-            the real widths, 512 and 768. The films have one frame of 16x16, which stands in all 16
-            places: nothing that costs the same for every video shall hide what grows with their
-            number. The time is that of the whole call, from the table of videos to the last commit,
-            without the wait for the decoder's process, which is paid once.
-load        Open the store and read all of it, 4,096 videos at a time, page cache warm.
-epoch       All three stages and the decoder on 10 activities; transport is the solving of the plans
-            before the first epoch.
+extraction  The encoders are stubs that look vectors up, of the real widths 512 and 768. The films
+            have one frame of 16x16, which stands in all 16 places: nothing that costs the same for
+            every video shall hide what grows with their number. The time is that of the whole call,
+            from the table of videos to the last commit, without the wait for the decoder's process,
+            which is paid once.
+load        Open the store and read all of it, 512 videos at a time, page cache warm.
+transport   The plans, solved once before the first epoch and kept beside the store.
+epoch       ICH and the decoder, 10 activities, batches of 32. (More stages take more time for the
+            same reading, and growth would show less.)
 
-Every size runs in a process of its own, after a warm-up on a small store, so that neither imports
-nor first calls count, and reports its own peak memory: VmHWM of its memory and of its decoder's
-(not `ru_maxrss`, which a child takes over from its parent). The smallest size runs three times,
-before, between and after the others; a ratio is the median over these.
+Every size runs in a process of its own, after a warm-up on a few videos, so that neither imports
+nor first calls count. Memory is VmHWM, the peak of what is resident, of the process and of its
+decoder (not `ru_maxrss`, which a child takes over from its parent). Of training, that peak counts
+as far as it is above the peak of the same training on the warm-up's videos: what is left is what
+grows with their number; weights, gradients and the optimiser do not. The smallest size runs three
+times, before, between and after the others; a ratio is the median over these.
 """
 
 from __future__ import annotations
@@ -55,12 +58,14 @@ from pcmci.heads.config import ModelConfig, TrainConfig, parse_memory
 from pcmci.heads.features import open_features
 from pcmci.heads.frozen import frozen_weights
 from pcmci.heads.training import build_model, fit, predict_logits
+from pcmci.heads.transport import alignment
 
 SIZES = (1_000, 10_000, 100_000)
 QUICK_SIZES = (200, 1_000, 4_000)
 MEMORY = "200M"
-SLICE = 4096
-"""Videos a read: 170 MB, a multiple of a chunk's."""
+SLICE = 512
+"""Videos a read, at every size: whole chunks, 21 MB. Larger reads would get new pages each time,
+which cost as much as the reading, and the smallest size would not have them."""
 
 WARM_UP = 128
 """Videos."""
@@ -89,8 +94,8 @@ def main() -> None:
         *rows_of("extraction", "seconds", results["extract"]),
         memory_row("extraction", results["extract"]),
         *rows_of("load", "seconds", results["load"]),
-        *rows_of("transport before the epoch", "transport", results["epoch"]),
-        *rows_of(f"epoch, --memory {MEMORY}", "seconds", results["epoch"]),
+        *rows_of("transport", "transport", results["epoch"]),
+        *rows_of(f"epoch with --memory {MEMORY}", "seconds", results["epoch"]),
         *bound_rows(results["epoch"]),
     ]
     claims.publish(rows, options.json)
@@ -110,7 +115,6 @@ def measure(part: str, folder: Path, sizes: tuple[int, ...]) -> Results:
         if done.returncode:
             raise SystemExit(f"{part} of {videos} videos ends with {done.returncode}")
         results[videos].append(json.loads(done.stdout.splitlines()[-1]))
-        # print(part, videos, results[videos][-1], file=sys.stderr, flush=True)
     return results
 
 
@@ -132,11 +136,12 @@ def memory_row(what: str, results: Results) -> claims.Row:
     """Peak memory at the largest size / at the smallest."""
     small, *_, large = results
     peaks = {n: [one["peak"] for one in results[n]] for n in results}
-    shown = ", ".join(f"{np.median(peaks[n]) / 2**20:.0f} MiB at {n:,}" for n in results)
+    shown = ", ".join(f"{mib(np.median(peaks[n]))} at {n:,}" for n in results)
     (last,) = results[large]
+    more = (np.median(peaks[large]) - np.median(peaks[small])) / (large - small)
     note = (
-        f"{shown}, {last['decoder'] / 2**20:.0f} of it the decoder's process; time of the last "
-        f"tenth of the videos / of the first {last['last tenth / first']:.2f}"
+        f"{shown}, {mib(last['decoder'])} of it the decoder's process: {more:.0f} bytes a video; "
+        f"the last tenth of the videos takes {last['last tenth / first']:.2f} of the first's time"
     )
     values = np.median(peaks[large]) / np.array(peaks[small])
     case = f"{what}: peak memory, {large:,} / {small:,} videos"
@@ -144,19 +149,23 @@ def memory_row(what: str, results: Results) -> claims.Row:
 
 
 def bound_rows(results: Results) -> list[claims.Row]:
-    """Peak memory of an epoch above what the process had before, over the bound."""
-    bound = parse_memory(MEMORY)
+    """Peak memory of an epoch above that on a few videos, over the bound."""
     rows = []
-    for n in list(results)[1:]:
+    for n in reversed(list(results)[1:]):
         (one,) = results[n]
-        note = f"{one['kind']}"
-        rows.append(
-            claims.row(
-                "growth", f"epoch of {n:,} videos: memory above the process's own / {MEMORY}",
-                [one["peak"] / bound], aim="at most 1.00", note=note,
-            )
-        )  # fmt: skip
+        note = (
+            f"{one['kind']}, {mib(one['peak'])}, in it up to {mib(one['plans'])} of the plans' "
+            f"file, which the system may take back; the process itself {mib(one['own'])}; solving "
+            f"the plans before took {mib(one['peak of transport'])} more than that"
+        )
+        case = f"epoch of {n:,} videos: memory beyond that of {WARM_UP} / {MEMORY}"
+        value = one["peak"] / parse_memory(MEMORY)
+        rows.append(claims.row("growth", case, [value], aim="at most 1.00", note=note))
     return rows
+
+
+def mib(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB"
 
 
 # --- in a process of its own ----------------------------------------------------------------------
@@ -174,7 +183,6 @@ def extract(folder: Path, videos: int) -> dict[str, Any]:
         delete(folder / "warm.zarr")
         films, out = dataset(folder, videos), folder / f"{videos}.zarr"
         delete(out)
-        clock.calls.clear()
         with watched_children() as children, mock.patch.object(pipeline, "Decoders", clock.started):
             began = time.perf_counter()
             summary = pipeline.extract(films, out, config, progress=False)
@@ -208,16 +216,15 @@ def load(folder: Path, videos: int) -> dict[str, Any]:
 
 def epoch(folder: Path, videos: int) -> dict[str, Any]:
     """Seconds of the plans and of each epoch on `<videos>.zarr`, and bytes of memory at the peak
-    above those that the process had before."""
-    model_config = ModelConfig()
-    epochs = max(1, min(5, 20_000 // videos))
+    above that of the same training on a few videos."""
+    model_config = ModelConfig(("ich",))
+    epochs = max(1, min(4, 20_000 // videos))
     ends: list[float] = []
     with open_store(folder / f"{videos}.zarr") as store:
         targets = torch.from_numpy(store.activity).long()
         text, width = store.text("activity"), store.spec.video.width
-        delete(Path(f"{store.path}.plans"))
 
-        def train(rows: np.ndarray, weights: np.ndarray | None, epochs: int) -> str:
+        def train(rows: np.ndarray, weights: np.ndarray, epochs: int) -> str:
             features = open_features(store, rows, weights, CPU, parse_memory(MEMORY))
             model = build_model(model_config, text, width, seed=0)
             config = TrainConfig(("activity",), epochs=epochs)
@@ -229,24 +236,28 @@ def epoch(folder: Path, videos: int) -> dict[str, Any]:
             predict_logits(model, features, rows[::10], config.batch_size)
             return features.kind
 
-        train(np.arange(WARM_UP), None, 1)
-        before = own_memory("VmRSS")
+        few = store.read("vlm", slice(WARM_UP))
+        log_s = torch.from_numpy(few).float().flatten(0, 1)
+        some = alignment(torch.from_numpy(text)[None], log_s, model_config.transport, exact=True)
         forget_peak()
+        train(np.arange(WARM_UP), some[0].float().unsqueeze(1).numpy(), 2)
+        own = own_memory("VmHWM")
+        forget_peak()
+        delete(Path(f"{store.path}.plans"))
         began = time.perf_counter()
         frozen = frozen_weights(store, "activity", model_config.transport, CPU, progress=False)
         transport = time.perf_counter() - began
-        at_transport = own_memory("VmHWM") - before
+        at_transport = own_memory("VmHWM")
         forget_peak()
         kind = train(np.arange(videos), frozen.weights, epochs)
         return {
             "transport": transport,
             "seconds": np.diff(ends).tolist(),
             "kind": kind,
-            "before": before,
-            "peak of transport": at_transport,
-            "peak": own_memory("VmHWM") - before,
+            "own": own,
+            "peak of transport": at_transport - own,
+            "peak": own_memory("VmHWM") - own,
             "plans": frozen.weights.nbytes,
-            "file": own_memory("RssFile"),
         }
 
 
@@ -254,7 +265,7 @@ class Clock:
     """When things happened while `videos` were extracted.
 
     start_up: seconds between asking for the decoder's process and the first frames from it.
-    calls: when each tenth of the videos was begun.
+    calls: when each tenth of the videos was begun. last: when the last video was.
     """
 
     def __init__(self, videos: int) -> None:
@@ -264,24 +275,23 @@ class Clock:
 
     def started(self, *arguments: Any) -> Any:
         """In the place of `pipeline.Decoders`."""
-        self.count, self.asked = 0, time.perf_counter()
+        self.count, self.calls, self.asked = 0, [], time.perf_counter()
         return DECODERS(*arguments)
 
     def tick(self) -> None:
         """A video reached the encoder."""
-        if self.count == 0:
-            self.first = time.perf_counter()
-        if self.count % max(1, self.videos // 10) == 0:
-            self.calls.append(time.perf_counter())
+        self.last = time.perf_counter()
+        if self.count % (self.videos // 10) == 0:
+            self.calls.append(self.last)
         self.count += 1
 
     @property
     def start_up(self) -> float:
-        return self.first - self.asked
+        return self.calls[0] - self.asked
 
     @property
     def last_over_first(self) -> float:
-        tenths = np.diff(self.calls)
+        tenths = np.diff([*self.calls, self.last])
         return float(tenths[-1] / tenths[0])
 
 
@@ -289,15 +299,22 @@ DECODERS = pipeline.Decoders
 
 
 class Stub:
-    """An encoder that costs next to nothing: a frame's vector is looked up by its first byte, moved
-    on by its place in the batch so that the frames of a film differ."""
+    """An encoder that costs next to nothing: it looks a film's vector up by the first byte, and
+    adds noise that differs from frame to frame and from batch to batch.
+
+    (Were all videos the same 16, training would run into numbers too small for a float's usual
+    form, with which a processor takes many times as long.)
+    """
 
     def __init__(self, width: int, clip_frames: int, clock: Clock | None = None) -> None:
         pre = Preprocessing(16, 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
         self.spec = EncoderSpec("stub", "none", f"{width:064}", 16, width, pre, parameters=0)
         self.clip_frames = clip_frames
         self.clock = clock
-        self.table = torch.randn(256, width, generator=torch.Generator().manual_seed(width))
+        random = torch.Generator().manual_seed(width)
+        self.shown = torch.randn(256, width, generator=random)
+        self.noise = 2 * torch.randn(5000, width, generator=random)
+        self.batches = 0
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
         """[H, W, 3] uint8 to [16, 16, 3]."""
@@ -308,11 +325,14 @@ class Stub:
         if self.clock:
             self.clock.tick()
         first = clips[:, :, 0, 0, 0].long()
-        return self.table[(first + torch.arange(first.numel()).view_as(first)) % 256]
+        at = self.batches % (len(self.noise) - first.numel())
+        self.batches += 1
+        noise = self.noise[at : at + first.numel()]
+        return self.shown[first] + noise.view(*first.shape, -1)
 
     def encode_text(self, prompts: tuple[str, ...]) -> np.ndarray:
         """[N, width] float32."""
-        return self.table[: len(prompts)].numpy()
+        return self.shown[: len(prompts)].numpy()
 
 
 def dataset(folder: Path, videos: int) -> Dataset:
@@ -327,7 +347,8 @@ def dataset(folder: Path, videos: int) -> Dataset:
             id=f"video{i:06}",
             path=films[i % FILMS],
             split="test" if i % 10 == 0 else "train",
-            activity=activity.names[i // 7 % 10],
+            # Four of five can be told by their film.
+            activity=activity.names[(i // FILMS if i % 5 == 0 else i % FILMS) % 10],
             steps=tuple(steps.names[i % 8 * 6 : i % 8 * 6 + 6]),
         )
         for i in range(videos)

@@ -30,7 +30,7 @@ FRAMES = 16
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--videos", type=Path, default=REAL, help="a folder of real clips")
-    options.add_argument("--count", type=int, default=14, help="videos")
+    options.add_argument("--count", type=int, default=7, help="videos")
     options.add_argument("--repeats", type=int, default=2)
     args = options.parse_args()
     count, repeats = (2, 1) if args.quick else (args.count, args.repeats)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 
 from pcmci.errors import UsageError
@@ -22,6 +24,20 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.index is not None and device.index >= max(torch.cuda.device_count(), 1):
         raise UsageError(f"--device {name!r}: there are {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory of large tensors for the next ones of their size.
+
+    glibc gives it back to the system at once and gets it anew for the next tensor, a page fault
+    every 4 KiB: 5 to 8 % of an encoder's pass on a CPU. The process then stays as large as it once
+    was. Another C library is left as it is.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # numbers of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(mmap_threshold, 32 * 2**20)  # the most that glibc takes
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -4,10 +4,13 @@ import json
 import os
 import shutil
 import signal
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from synthetic import small_store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -15,7 +18,7 @@ from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError, StoreError, UsageError
 from pcmci.heads import learning
 from pcmci.heads.config import ORDERS
-from pcmci.heads.features import open_features
+from pcmci.heads.features import StreamedFeatures, open_features
 from pcmci.heads.run import load_run, train_heads
 from pcmci.heads.scoring import score
 from pcmci.heads.training import predict_logits
@@ -179,6 +182,103 @@ def test_streamed_and_resident_features_are_scored_alike(store, run):
         for memory in (None, 20_000)
     ]
     np.testing.assert_allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5)
+
+
+# Streamed features, from arrays whose numbers say which video and which view they are of.
+
+
+class Numbered:
+    """An array of a store: [n, views, 1, 1]. live: bytes that it gave and that are still there."""
+
+    def __init__(self, views: int) -> None:
+        self.views = views
+        self.row_bytes = 2 * views
+        self.live = self.most = 0
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        numbers = rows[:, None] * self.views + np.arange(self.views)
+        array = numbers.astype(np.float16)[..., None, None]
+        self.live += array.nbytes
+        self.most = max(self.most, self.live)
+        weakref.finalize(array, self._gone, array.nbytes)
+        return array
+
+    def _gone(self, size: int) -> None:
+        self.live -= size
+
+
+def stream(views: int, chunk_rows: int, chunks_a_buffer: int) -> tuple[StreamedFeatures, Numbered]:
+    """Both encoders' features have the same numbers; one of the two arrays is returned."""
+    arrays = {"vlm": Numbered(views), "video": Numbered(views)}
+    memory = 3 * chunks_a_buffer * chunk_rows * 2 * arrays["vlm"].row_bytes
+    return StreamedFeatures(arrays, chunk_rows, torch.device("cpu"), memory), arrays["vlm"]
+
+
+@settings(deadline=None)
+@given(
+    kept=st.lists(st.booleans(), min_size=1, max_size=60).filter(any),
+    views=st.integers(1, 3),
+    chunk_rows=st.integers(1, 9),
+    chunks_a_buffer=st.integers(1, 4),
+    batch_size=st.integers(1, 20),
+    seed=st.none() | st.integers(0, 5),
+)
+def test_an_epoch_of_a_stream_is_every_video_once(
+    kept, views, chunk_rows, chunks_a_buffer, batch_size, seed
+):
+    rows = np.flatnonzero(kept)
+    features, array = stream(views, chunk_rows, chunks_a_buffer)
+
+    def epoch():
+        rng = None if seed is None else np.random.default_rng(seed)
+        return list(features.batches(rows, batch_size, rng))
+
+    batches = epoch()
+    whole, rest = divmod(len(rows), batch_size)
+    assert [len(batch.rows) for batch in batches] == [batch_size] * whole + [rest] * (rest > 0)
+    given_rows = np.concatenate([batch.rows for batch in batches])
+    assert sorted(given_rows) == rows.tolist()
+    for batch in batches:  # each with its own numbers, and both encoders of the same view
+        number = batch.vlm[:, 0, 0].numpy().astype(int)
+        np.testing.assert_array_equal(number // views, batch.rows)
+        assert torch.equal(batch.vlm, batch.video)
+        if seed is None:
+            assert not (number % views).any()
+    if seed is None:
+        np.testing.assert_array_equal(given_rows, rows)
+    for batch, again in zip(batches, epoch(), strict=True):
+        np.testing.assert_array_equal(batch.rows, again.rows)
+        assert torch.equal(batch.vlm, again.vlm)
+    # two buffers at a time at most
+    assert array.most <= 2 * chunks_a_buffer * chunk_rows * array.row_bytes
+
+
+def test_a_stream_shuffles_chunks_and_mixes_the_videos_of_a_buffer():
+    """12 chunks of 8 videos, 4 a buffer: three buffers of 32."""
+    features, _ = stream(1, 8, 4)
+    orders = []
+    for seed in range(3):
+        batches = list(features.batches(np.arange(96), 32, np.random.default_rng(seed)))
+        for batch in batches:  # here each is a buffer
+            chunks, counts = np.unique(batch.rows // 8, return_counts=True)
+            assert counts.tolist() == [8] * 4
+            assert not np.array_equal(chunks, np.arange(chunks[0], chunks[0] + 4))
+            quarters = batch.rows.reshape(4, 8) // 8
+            assert all(len(set(quarter)) > 1 for quarter in quarters.tolist())
+        orders.append(np.concatenate([batch.rows for batch in batches]))
+    assert not np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[1], orders[2])
+
+
+def test_a_stream_gives_every_view_its_turn():
+    features, _ = stream(3, 8, 2)
+    rng = np.random.default_rng(0)
+    seen = np.zeros((40, 3), bool)
+    for _ in range(20):
+        for batch in features.batches(np.arange(40), 7, rng):
+            number = batch.vlm[:, 0, 0].numpy().astype(int)
+            seen[number // 3, number % 3] = True
+    assert seen.all()
 
 
 def test_validation_chooses_and_whole_persons_are_set_aside(store, tmp_path):

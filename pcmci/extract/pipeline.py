@@ -23,7 +23,7 @@ from pcmci.cache.repair import repair as repair_store
 from pcmci.cache.schema import Sampling, Status, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.writer import StoreWriter
-from pcmci.device import choose_device, choose_precision
+from pcmci.device import choose_device, choose_precision, keep_freed_memory
 from pcmci.errors import VideoError, WeightsError
 from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
@@ -36,7 +36,7 @@ from pcmci.extract.frames import decoder_versions
 from pcmci.extract.table import video_table
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
-EXTRACTOR = "1"
+EXTRACTOR = "2"
 """Raised when this program would compute other features from the same videos and weights."""
 
 
@@ -71,6 +71,8 @@ class Encoders:
     def load(cls, config: ExtractConfig) -> Encoders:
         """Raises UsageError for a device that is not there, WeightsError for weights."""
         device = choose_device(config.device)
+        if device.type == "cpu":
+            keep_freed_memory()
         precision = choose_precision(config.precision, device)
         where: dict[str, Any] = {
             "device": str(device),

@@ -7,6 +7,7 @@ video once an epoch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -130,8 +131,8 @@ class ResidentFeatures:
 
 
 class StreamedFeatures:
-    """Chunks in a shuffled order, mixed in a buffer of as many as the memory holds three times:
-    one buffer is being used, the next is read, and what was left over is joined to it."""
+    """Chunks in a shuffled order, mixed in buffers of as many as a third of the memory holds: one
+    is given out while the next is read, and the last third is for what is made of them."""
 
     kind = "streamed"
 
@@ -149,47 +150,73 @@ class StreamedFeatures:
         self, rows: np.ndarray, batch_size: int, rng: np.random.Generator | None = None
     ) -> Iterator[Batch]:
         buffers = self._plan(rows, rng)
-        left: dict[str, np.ndarray] = {}
+        begun: dict[str, np.ndarray] = {}  # of a batch that crosses the border of two buffers
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(self._read, buffers[0], rng)
             for following in [*buffers[1:], None]:
-                loaded = ahead.result()
+                buffer = ahead.result()  # the one before is let go: there are never three
                 if following is not None:
                     ahead = reader.submit(self._read, following, rng)
-                if left:
-                    loaded = {key: np.concatenate([left[key], loaded[key]]) for key in loaded}
-                whole = len(loaded["rows"])
-                if following is not None:  # batches cross the borders of buffers
-                    whole -= whole % batch_size
-                for start in range(0, whole, batch_size):
-                    yield self._to_device(loaded, slice(start, min(start + batch_size, whole)))
-                left = {key: array[whole:] for key, array in loaded.items()}
+                size, missing = len(buffer.rows), batch_size - len(begun.get("rows", ()))
+                borders = [0, *range(missing, size, batch_size), size]
+                for start, stop in itertools.pairwise(borders):
+                    taken = buffer.take(slice(start, stop))
+                    if begun:
+                        taken = {key: np.concatenate([begun[key], taken[key]]) for key in taken}
+                    whole = len(taken["rows"]) == batch_size
+                    begun = {} if whole else taken
+                    if whole:
+                        yield self._to_device(taken)
+            if begun:
+                yield self._to_device(begun)
 
     def _plan(self, rows: np.ndarray, rng: np.random.Generator | None) -> list[np.ndarray]:
-        chunk_of = rows // self._chunk_rows
+        """The rows of each buffer, in the order in which they are read."""
         if rng is None:
             step = self._chunks_a_buffer * self._chunk_rows
             return [rows[i : i + step] for i in range(0, len(rows), step)]
-        chunks = rng.permutation(np.unique(chunk_of))
-        step = self._chunks_a_buffer
-        return [rows[np.isin(chunk_of, chunks[i : i + step])] for i in range(0, len(chunks), step)]
+        chunks, chunk_of = np.unique(rows // self._chunk_rows, return_inverse=True)
+        buffer_of = np.empty(len(chunks), np.int64)
+        buffer_of[rng.permutation(len(chunks))] = np.arange(len(chunks)) // self._chunks_a_buffer
+        # Within a buffer chunks keep their order, which is the fastest to read.
+        order = np.argsort(buffer_of[chunk_of], kind="stable")
+        borders = np.flatnonzero(np.diff(buffer_of[chunk_of[order]])) + 1
+        return np.split(rows[order], borders)
 
-    def _read(self, rows: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
-        # Whole chunks in their order are the fastest to read; videos are mixed afterwards. Reads of
-        # buffers follow each other in one thread, so that what is drawn is reproducible.
-        order = np.arange(len(rows)) if rng is None else rng.permutation(len(rows))
+    def _read(self, rows: np.ndarray, rng: np.random.Generator | None) -> _Buffer:
+        # Reads of buffers follow each other in one thread, so that what is drawn is reproducible.
+        places = np.arange(len(rows)) if rng is None else rng.permutation(len(rows))
         views = _draw_views(len(rows), self._views, rng)
-        read = {name: array.read(rows)[order, views] for name, array in self._arrays.items()}
-        return {"rows": rows[order], **read}
+        arrays = {name: array.read(rows) for name, array in self._arrays.items()}
+        return _Buffer(rows[places], places, views, arrays)
 
-    def _to_device(self, loaded: dict[str, np.ndarray], part: slice) -> Batch:
+    def _to_device(self, taken: dict[str, np.ndarray]) -> Batch:
         pin = self._device.type == "cuda"
         arrays = {}
         for name in self._arrays:
-            tensor = torch.from_numpy(loaded[name][part])
+            tensor = torch.from_numpy(taken[name])
             tensor = tensor.pin_memory() if pin else tensor
             arrays[name] = tensor.to(self._device, non_blocking=pin).float()
-        return Batch(loaded["rows"][part], arrays["vlm"], arrays["video"], arrays.get(WEIGHTS))
+        return Batch(taken["rows"], arrays["vlm"], arrays["video"], arrays.get(WEIGHTS))
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """Videos as they were read, and the order in which they are given.
+
+    rows: [m] in that order. places: [m] where each lies in the arrays. views: [m] which one of it.
+    arrays: name -> [m, views, ...].
+    """
+
+    rows: np.ndarray
+    places: np.ndarray
+    views: np.ndarray
+    arrays: dict[str, np.ndarray]
+
+    def take(self, part: slice) -> dict[str, np.ndarray]:
+        """Copies of a part of the videos, one view each, and their `rows`."""
+        at = self.places[part], self.views[part]
+        return {"rows": self.rows[part], **{name: array[at] for name, array in self.arrays.items()}}
 
 
 class _Source(Protocol):

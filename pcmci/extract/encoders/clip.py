@@ -16,6 +16,7 @@ from torch import nn
 from pcmci.cache.schema import EncoderSpec
 from pcmci.device import autocast, choose_device, choose_precision
 from pcmci.errors import UsageError, WeightsError
+from pcmci.extract.encoders.clip_rewrite import rewrite
 from pcmci.extract.encoders.clip_source import Tokenizer, clip_source
 from pcmci.extract.encoders.normalise import Normalise
 from pcmci.extract.encoders.preprocess import resize_and_crop
@@ -52,6 +53,7 @@ class ClipEncoder:
         self.device = device
         self.precision = precision
         self._model: Any = model.requires_grad_(False).eval().to(device)
+        rewrite(self._model.visual)
         if device.type == "cuda":
             self._model.to(memory_format=torch.channels_last)
         self._tokenizer = tokenizer
