@@ -1,6 +1,6 @@
 """What a GPU makes of it: the encoders, the extraction, decoding on the GPU, head steps, a sweep.
 
-    python benchmarks/gpu.py                          about 20 minutes with an H100 and 16 cores
+    python benchmarks/gpu.py                          all parts
     python benchmarks/gpu.py --only encoders heads    some of the parts
 
 encoders  frames a second of ViT-B/16 and TimeSformer-base with random weights, frames on the device

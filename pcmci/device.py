@@ -30,13 +30,14 @@ def keep_freed_memory() -> None:
     """Let the C library keep the memory of large tensors for the next ones of their size.
 
     glibc gives it back to the system at once and gets it anew for the next tensor, a page fault
-    every 4 KiB: 5 to 8 % of an encoder's pass on a CPU. The process then stays as large as it once
-    was. Another C library is left as it is.
+    every 4 KiB: 5 to 8 % of an encoder's pass on a CPU, and a third of a training step with COIN's
+    778 labels. The process then stays as large as it once was. Another C library stays as it is.
     """
     trim_threshold, mmap_threshold = -1, -3  # numbers of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(mmap_threshold, 32 * 2**20)  # the most that glibc takes
+        # 0 says that it refuses so much, as some versions do. COIN's steps have tensors of 50 MB.
+        mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 32 * 2**20)
         mallopt(trim_threshold, 2**31 - 1)
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_vlm
 from pcmci.extract.encoders.clip import ClipEncoder
+from pcmci.extract.encoders.clip_rewrite import SelfAttention, rewrite
 from pcmci.extract.encoders.clip_source import clip_source
 from pcmci.extract.encoders.normalise import Normalise
 
@@ -335,3 +336,19 @@ def test_the_full_size_model_takes_a_frame_as_open_clip_does() -> None:
     with torch.no_grad():
         expected = model.encode_image(Normalise(encoder.spec.preprocessing, 1)(frames))
     torch.testing.assert_close(features[:, 0], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_the_rewritten_tower_computes_the_same(quick_gelu: bool) -> None:
+    torch.manual_seed(1)
+    tower = open_clip.CLIP(**(CONFIG | {"quick_gelu": quick_gelu})).visual.eval()
+    images = torch.randn(3, 3, SIZE, SIZE)
+    with torch.no_grad():
+        for parameter in tower.parameters():  # biases begin as zeros, which hide a lost factor
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        expected = tower(images)
+        rewrite(tower)
+        found = tower(images)
+    assert sum(isinstance(module, SelfAttention) for module in tower.modules()) == 2
+    assert sum(isinstance(module, torch.nn.SiLU) for module in tower.modules()) == 2 * quick_gelu
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -20,6 +20,15 @@ class _Video:
 
 
 @dataclass
+class _Flight:
+    """A batch that is being encoded. features: on the CPU, there when `done` has come about."""
+
+    features: torch.Tensor
+    done: torch.cuda.Event | None
+    places: list[tuple[_Video, int]]
+
+
+@dataclass
 class Batcher:
     """Batches that cross the borders of videos, for one encoder.
 
@@ -27,14 +36,18 @@ class Batcher:
     then those of its own pixels, whoever shares its batch, and a resumed extraction ends with the
     bits of an undisturbed one.
 
-    On CUDA one batch is always in flight: its results are fetched when the next was launched.
+    On CUDA one batch is always in flight: a batch's frames travel while the one before it is
+    encoded, and nothing waits for it but the collecting of its own features.
     """
 
     encoder: Encoder
     batch_clips: int
     device: torch.device
     _waiting: deque[tuple[_Video, int, np.ndarray]] = field(default_factory=deque)
-    _in_flight: deque[tuple[torch.Tensor, list[tuple[_Video, int]]]] = field(default_factory=deque)
+    _in_flight: deque[_Flight] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._uploads = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def push(self, row: int, clips: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Take the clips [C, F, S, S, 3] uint8 of a video; yields (row, features [C, F, width]
@@ -55,20 +68,41 @@ class Batcher:
     def _encode(self) -> Iterator[tuple[int, np.ndarray]]:
         taken = [self._waiting.popleft() for _ in range(min(self.batch_clips, len(self._waiting)))]
         cuda = self.device.type == "cuda"
-        batch = torch.zeros(
-            (self.batch_clips, *taken[0][2].shape), dtype=torch.uint8, pin_memory=cuda
-        )
+        shape = (self.batch_clips, *taken[0][2].shape)
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=cuda)
         for place, (_, _, clip) in enumerate(taken):
             batch[place] = torch.from_numpy(clip)
-        features = self.encoder.encode(batch.to(self.device, non_blocking=cuda))
-        self._in_flight.append((features, [(video, index) for video, index, _ in taken]))
+        batch[len(taken) :] = 0
+        features, done = self._launch(batch) if cuda else (self.encoder.encode(batch), None)
+        places = [(video, index) for video, index, _ in taken]
+        self._in_flight.append(_Flight(features, done, places))
         while len(self._in_flight) > (1 if cuda else 0):
             yield from self._collect()
 
+    def _launch(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
+        """A pinned batch to its features in pinned memory, and the event that says they are there.
+
+        The way back is launched right behind the encoding: what is launched later (the next batch)
+        would have to be waited for otherwise, for a stream does one thing after the other.
+        """
+        assert self._uploads is not None
+        encoding = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._uploads):
+            frames = batch.to(self.device, non_blocking=True)
+        encoding.wait_stream(self._uploads)
+        frames.record_stream(encoding)  # its memory must not go to the next upload before
+        found = self.encoder.encode(frames)
+        features = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+        features.copy_(found, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record(encoding)
+        return features, done
+
     def _collect(self) -> Iterator[tuple[int, np.ndarray]]:
-        on_device, places = self._in_flight.popleft()
-        features = on_device.cpu().numpy()
-        for (video, index), value in zip(places, features, strict=False):
+        flight = self._in_flight.popleft()
+        if flight.done is not None:
+            flight.done.synchronize()
+        for (video, index), value in zip(flight.places, flight.features.numpy(), strict=False):
             video.features[index] = value
             video.outstanding -= 1
             if video.outstanding == 0:

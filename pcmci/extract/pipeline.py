@@ -36,6 +36,10 @@ from pcmci.extract.frames import decoder_versions
 from pcmci.extract.table import video_table
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
+AHEAD = 4
+"""Videos ahead of the encoders, a decoder, where there are several: with fewer one long video,
+whose turn it is, leaves the other decoders without work."""
+
 EXTRACTOR = "2"
 """Raised when this program would compute other features from the same videos and weights."""
 
@@ -74,6 +78,8 @@ class Encoders:
         if device.type == "cpu":
             keep_freed_memory()
         precision = choose_precision(config.precision, device)
+        if precision == "fp32":  # cuDNN would round the patch embedding to TF32's ten bits
+            torch.backends.cudnn.allow_tf32 = False
         where: dict[str, Any] = {
             "device": str(device),
             "precision": precision,
@@ -238,17 +244,20 @@ class _Extraction:
     ) -> Iterator[tuple[int, Prepared | VideoError]]:
         """Decoded videos in the order of their rows, a few ahead of the encoders."""
         todo = iter(pending)
+        most = 2 if self.threads == 1 else AHEAD * self.threads
         ahead: deque[tuple[int, Future[Prepared]]] = deque()
         with Decoders(
             self.threads, self.sampling, self.encoders.inputs, self.decode_seconds
         ) as decoders:
             while True:
-                while len(ahead) <= self.threads and not stop.number:
+                while len(ahead) < most and not stop.number:
                     if (row := next(todo, None)) is None:
                         break
                     path = self.dataset.videos[row].path
                     assert path is not None  # `_pending` recorded those as missing
                     ahead.append((row, decoders.submit(path)))
+                if stop.number:  # what has begun is finished and stored
+                    ahead = deque(one for one in ahead if not one[1].cancel())
                 if not ahead:
                     return
                 row, task = ahead.popleft()

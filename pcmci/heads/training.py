@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcmci.device import autocast
+from pcmci.device import autocast, keep_freed_memory
 from pcmci.errors import PcmciError
 from pcmci.heads.config import ModelConfig, TrainConfig
 from pcmci.heads.features import Features, batches_of_runs
@@ -139,6 +139,8 @@ def fit_together(
     A run that diverges says so in its History, and the others go on.
     """
     device, first = targets.device, configs[0]
+    if device.type == "cpu":
+        keep_freed_memory()
     stack = Stack(models, device)
     optimisers = [make_optimiser(*run) for run in zip(models, configs, strict=True)]
     steps_an_epoch = math.ceil(len(rows) / first.batch_size)
@@ -158,7 +160,7 @@ def fit_together(
         total = torch.zeros(len(models), device=device)
         sound = torch.zeros(len(models), dtype=torch.int64, device=device)
         for batch in batches_of_runs(features, rows, first.batch_size, rngs):
-            target = targets[torch.from_numpy(batch.rows).to(device)]
+            target = targets[_indices(batch.rows, device)]
             size = batch.rows.shape[1]
             masks = _masks(models, size, dropouts)
             with autocast(device, precision):
@@ -211,6 +213,14 @@ def fit_together(
 def _schedule(config: TrainConfig, steps_an_epoch: int) -> Callable[[int], float]:
     steps = config.epochs * steps_an_epoch
     return lambda step: learning_rate_share(step, steps, config.warmup)
+
+
+def _indices(rows: np.ndarray, device: torch.device) -> Tensor:
+    """Rows on the device; from pinned memory, for another copy would wait for the device."""
+    indices = torch.from_numpy(rows)
+    if device.type == "cuda":
+        indices = indices.pin_memory()
+    return indices.to(device, non_blocking=True)
 
 
 def _masks(

@@ -7,6 +7,8 @@ computes the whole matrix of weights, and QuickGELU goes over its input three ti
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
@@ -40,7 +42,7 @@ class SelfAttention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
 
 
-def rewrite(tower: nn.Module) -> None:
+def rewrite(tower: Any) -> None:
     """Change an image tower in place, for inference only. What is not one of open_clip's own
     blocks stays as it is."""
     for block in tower.modules():
@@ -54,7 +56,7 @@ def rewrite(tower: nn.Module) -> None:
             _fold_quick_gelu(block.mlp)
 
 
-def _fold_quick_gelu(mlp: nn.Sequential) -> None:
+def _fold_quick_gelu(mlp: Any) -> None:
     """c_proj(QuickGELU(c_fc(x))) with both factors 1.702 multiplied into the layers around it."""
     with torch.no_grad():
         for tensor in (mlp.c_fc.weight, mlp.c_fc.bias):
