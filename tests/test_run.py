@@ -210,7 +210,7 @@ class Numbered:
 def stream(views: int, chunk_rows: int, chunks_a_buffer: int) -> tuple[StreamedFeatures, Numbered]:
     """Both encoders' features have the same numbers; one of the two arrays is returned."""
     arrays = {"vlm": Numbered(views), "video": Numbered(views)}
-    memory = 3 * chunks_a_buffer * chunk_rows * 2 * arrays["vlm"].row_bytes
+    memory = 4 * chunks_a_buffer * chunk_rows * 2 * arrays["vlm"].row_bytes
     return StreamedFeatures(arrays, chunk_rows, torch.device("cpu"), memory), arrays["vlm"]
 
 

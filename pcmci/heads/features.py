@@ -131,8 +131,9 @@ class ResidentFeatures:
 
 
 class StreamedFeatures:
-    """Chunks in a shuffled order, mixed in buffers of as many as a third of the memory holds: one
-    is given out while the next is read, and the last third is for what is made of them."""
+    """Chunks in a shuffled order, mixed in buffers of as many as a fourth of the memory holds: one
+    is given out while the next is read. The rest is for what is made of them, and for what the C
+    library keeps of those before (`keep_freed_memory`)."""
 
     kind = "streamed"
 
@@ -144,7 +145,7 @@ class StreamedFeatures:
         self._chunk_rows = chunk_rows
         self._views = arrays["vlm"].views
         row_bytes = sum(array.row_bytes for array in arrays.values())
-        self._chunks_a_buffer = max(1, memory // (3 * chunk_rows * row_bytes))
+        self._chunks_a_buffer = max(1, memory // (4 * chunk_rows * row_bytes))
 
     def batches(
         self, rows: np.ndarray, batch_size: int, rng: np.random.Generator | None = None
