@@ -121,6 +121,29 @@ def read_by_chunk(
     return whole
 
 
+def stored_reasons(
+    chunks: Chunks, ids: Sequence[str], status: np.ndarray, torn: Collection[int] = ()
+) -> dict[int, str]:
+    """Row -> reason, where one was recorded. status: [n]. Only chunks with a video that is neither
+    done nor pending are read: all reasons together are larger than all the rest of the table.
+    """
+    layout = chunks.layout("reasons")
+    rows = np.flatnonzero((status != Status.PENDING) & (status != Status.DONE))
+    found: dict[int, str] = {}
+    for chunk in np.unique(rows // layout.rows).tolist():
+        if chunk in torn:
+            continue
+        span = layout.span(chunk)
+        block = layout.empty(chunk)
+        try:
+            read_chunk(chunks, "reasons", chunk, block)
+        except ChunkError as error:
+            raise error.naming(ids[span]) from error
+        for place in np.flatnonzero(block[:, 0]).tolist():
+            found[span.start + place] = decode_reason(block[place])
+    return found
+
+
 def checksum(features: np.ndarray) -> int:
     """crc32c of one video's features of one kind."""
     return int(google_crc32c.value(features))
@@ -172,7 +195,11 @@ def _read_table(chunks: Chunks, spec: StoreSpec) -> VideoTable:
         steps = np.zeros((len(activity), 0), np.uint8)
         if spec.steps is not None:
             steps = read_array(chunks, "steps")
-        columns = {name: tuple(column) for name, column in videos.items()}
+        known: dict[str, str] = {}  # most names stand in several columns
+        columns = {
+            name: tuple(known.setdefault(one, one) for one in column)
+            for name, column in videos.items()
+        }
         table = VideoTable(**columns, activity=activity, steps=steps)
         same = table.digest() == spec.videos_sha256
     except (ValueError, TypeError, AttributeError) as error:

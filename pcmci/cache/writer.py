@@ -15,11 +15,11 @@ from pcmci.cache.contents import (
     DIFFERS,
     check_stored,
     checksum,
-    decode_reason,
     encode_reason,
     read_by_chunk,
     read_features,
     read_head,
+    stored_reasons,
 )
 from pcmci.cache.journal import Journal
 from pcmci.cache.lock import StoreLocked, WriterLock
@@ -144,9 +144,7 @@ class StoreWriter:
         self._committed = read_by_chunk(self._chunks, "status", ids, torn)
         check_stored(self._chunks, ids, self._committed)
         self.status = self._committed.copy()
-        reasons = read_by_chunk(self._chunks, "reasons", ids, torn)
-        rows = np.flatnonzero(reasons[:, 0]).tolist()
-        self._reasons = {row: decode_reason(reasons[row]) for row in rows}
+        self._reasons = stored_reasons(self._chunks, ids, self._committed, torn)
         for row, entry in entries.items():
             self._became(row, entry.status, entry.reason)
 

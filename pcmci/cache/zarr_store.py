@@ -18,6 +18,7 @@ import google_crc32c
 import numpy as np
 
 from pcmci.cache.chunks import CHECKSUM_BYTES, ChunkError, Layout, sync_to_disk, writing
+from pcmci.cache.schema import FEATURES
 from pcmci.errors import StoreError
 
 PARTIAL = ".partial"
@@ -133,7 +134,7 @@ class ZarrChunks:
     def _keep(self, array: str, chunk: int, file: int) -> None:
         """Close a file, or keep it for the next read. What is kept stays until the end: another
         thread may be reading from it. A writer replaces its files, and keeps none."""
-        if self._writable or len(self._files) >= OPEN_FILES:
+        if self._writable or array not in FEATURES or len(self._files) >= OPEN_FILES:
             os.close(file)
         elif self._files.setdefault((array, chunk), file) != file:
             os.close(file)  # another thread was first

@@ -23,7 +23,7 @@ from pcmci.heads.config import TransportConfig
 from pcmci.heads.transport import alignment
 
 VIDEOS_A_SOLVE = 32
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 DECISIVE = ("temperature", "lam", "refine", "tolerance", "max_iterations")
 """The settings that a frozen S~ depends on; `source` and `gradient` are for learned ones."""
 

@@ -17,6 +17,10 @@ from pcmci.heads.vmap_rules import run_by_run, with_rule
 STEP_TOLERANCE = 1e-4
 """Plans inside a training step, in float32, are solved to this relative marginal error."""
 
+LINEAR_SPAN = {torch.float64: 300.0, torch.float32: 40.0}
+"""Up to so much between the least and the largest log S / lambda of a plan, Sinkhorn needs no
+logarithms: its factors stay within the square root of what the type holds."""
+
 
 def log_similarity(text: Tensor, frames: Tensor, temperature: float) -> Tensor:
     """log S = cos(T, V^P) / temperature.
@@ -44,10 +48,12 @@ def _transport_plan(
         return torch.full_like(log_s, torch.nan)
     # POT's checks and its value term need no graph unless the gradient goes through the loop.
     with torch.set_grad_enabled(gradient == "autodiff" and torch.is_grad_enabled()):
+        cost = log_s.amax((1, 2), keepdim=True) - log_s
+        span = float(cost.detach().amax()) / float(lam)
         solved = ot.solve_batch(
-            -log_s,
+            cost,
             reg=float(lam),
-            method="log_sinkhorn",
+            method="sinkhorn" if span < LINEAR_SPAN[cost.dtype] else "log_sinkhorn",
             max_iter=max_iterations,
             tol=tolerance / log_s.shape[-2],  # POT's is absolute
             grad=gradient,

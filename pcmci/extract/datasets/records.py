@@ -17,7 +17,7 @@ class Segment:
     end: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """One video as its data set describes it.
 
