@@ -50,6 +50,13 @@ RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 StoreName = Annotated[str | None, typer.Option(help="The store features/DATASET.zarr (or .h5).")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a Dask cluster that does the work: tcp://HOST:8786, or its scheduler file.",
+        show_default=False,
+    ),
+]
 Features = Annotated[
     Path | None, typer.Option(help="A store.", show_default="the only one under features/")
 ]
@@ -106,13 +113,23 @@ def extract(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew; asks first on a terminal.")
     ] = False,
+    scheduler: Scheduler = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes of this machine that decode and encode, one a GPU where there are "
+            "several.",
+            show_default="this process alone",
+        ),
+    ] = None,
     as_json: AsJson = False,
     *,
     settings: dict[str, Any],
 ) -> None:
     """Run the frozen encoders once over all videos and keep their features in a store.
 
-    The same command again does only what is not done.
+    The same command again does only what is not done. On a Dask cluster (--scheduler) the store is
+    the same: see docs/cluster.
 
     Example: pcmci extract --dataset coin --videos /data/coin/videos --vlm-weights openai
     """
@@ -130,7 +147,7 @@ def extract(
 
     summary = run_extract(
         found, out, config, overwrite=overwrite, retry_failed=retry_failed, repair=repair,
-        progress=not as_json,
+        progress=not as_json, scheduler=scheduler, workers=workers,
     )  # fmt: skip
     _show_summary(summary, out, as_json, learnable=bool(found.activity or found.steps))
 
@@ -147,6 +164,10 @@ def _show_summary(summary: Any, out: Path, as_json: bool, learnable: bool) -> No
                 "frames": summary.frames,
                 "seconds": summary.seconds,
                 "waiting_seconds": summary.waiting,
+                "workers": {
+                    name: {**dataclasses.asdict(one), "waiting_seconds": one.waiting}
+                    for name, one in summary.workers.items()
+                },
             }
         )
         return
@@ -155,11 +176,16 @@ def _show_summary(summary: Any, out: Path, as_json: bool, learnable: bool) -> No
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     print(f"{out}: {shown}")
     if summary.videos:
+        lasted = summary.seconds * max(1, len(summary.workers))
         print(
             f"{summary.videos} videos, {summary.frames} frames in {summary.seconds:.1f} s "
             f"({summary.frames / summary.seconds:.1f} frames/s; the encoders waited "
-            f"{summary.waiting / summary.seconds:.0%} of it)"
+            f"{summary.waiting / lasted:.0%} of it)"
         )
+    for name, one in sorted(summary.workers.items()):
+        waited = f", waited {one.waiting / one.seconds:.0%}" if one.seconds else ""
+        note = f", {one.note}" if one.note else ""
+        print(f"worker {name}: {one.videos} videos, {one.failures} failures{waited}{note}")
     if learnable:
         print(f"next: pcmci train-heads --features {out} --order ich,ici,ivc")
 
@@ -424,7 +450,8 @@ def predict(
 
     loaded = load_run(run)
     from pcmci.device import choose_device
-    from pcmci.extract.pipeline import encode_files, library_versions
+    from pcmci.extract.pair import library_versions
+    from pcmci.extract.pipeline import encode_files
 
     on = choose_device(device)
     spec = loaded.spec

@@ -16,8 +16,9 @@ MAY = {
     "flags": set(),
     "cache": {"cache"},
     "kitchen": {"kitchen"},
-    "extract": {"extract", "cache"},
-    "heads": {"heads", "cache"},
+    "cluster": {"cluster"},
+    "extract": {"extract", "cache", "cluster"},
+    "heads": {"heads", "cache", "cluster"},
     "report": {"report"},
 }
 

@@ -15,12 +15,13 @@ import torch
 from pcmci.cache.schema import Sampling, Status
 from pcmci.cache.store import open_store
 from pcmci.errors import SpecMismatch, UsageError, WeightsError
-from pcmci.extract import pipeline
+from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.decoding import Decoder, prepare_video
 from pcmci.extract.frames import iter_frames
-from pcmci.extract.pipeline import Encoders, encode_files, extract
+from pcmci.extract.pair import Encoders
+from pcmci.extract.pipeline import encode_files, extract
 from pcmci.stopping import StoppedError
 
 FRAMES = 8
@@ -227,7 +228,7 @@ def test_every_place_gets_its_frame_of_both_encoders(tiny_videos, config):
 
 
 def test_an_encoder_that_gives_nan_fails_the_video(dataset, config, monkeypatch, tmp_path):
-    encode = pipeline.Batcher._collect
+    encode = Batcher._collect
 
     def spoiled(self):
         for row, features in encode(self):
@@ -235,7 +236,7 @@ def test_an_encoder_that_gives_nan_fails_the_video(dataset, config, monkeypatch,
                 features = np.full_like(features, np.nan)
             yield row, features
 
-    monkeypatch.setattr(pipeline.Batcher, "_collect", spoiled)
+    monkeypatch.setattr(Batcher, "_collect", spoiled)
     summary = extract(dataset, tmp_path / "store.zarr", config, progress=False)
     assert "NaN" in summary.failures["film4"]
     with open_store(tmp_path / "store.zarr") as store:

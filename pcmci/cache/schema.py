@@ -188,8 +188,10 @@ class StoreSpec:
         """sha256 of the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
-    def differences(self, asked: StoreSpec) -> list[str]:
+    def differences(self, asked: StoreSpec, how: str = "asked for") -> list[str]:
         """Every field that differs, as `vlm.name: the store has 'ViT-B-16', asked for 'RN50'`.
+
+        how: says what the other one is, in place of "asked for".
 
         Where weights came from is no difference: their sha256 tells them apart.
         """
@@ -197,7 +199,7 @@ class StoreSpec:
         absent = "nothing"
         return [
             f"{key}: the store has {_shown(ours.get(key, absent))}, "
-            f"asked for {_shown(theirs.get(key, absent))}"
+            f"{how} {_shown(theirs.get(key, absent))}"
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key, absent) != theirs.get(key, absent) and not key.endswith(".weights")
         ]

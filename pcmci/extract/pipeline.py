@@ -7,108 +7,29 @@ import dataclasses
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from pcmci.cache.chunks import file_format
 from pcmci.cache.repair import repair as repair_store
-from pcmci.cache.schema import Sampling, Status, StoreSpec, VideoTable
+from pcmci.cache.schema import Sampling, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.writer import StoreWriter
-from pcmci.device import choose_device, choose_precision, keep_freed_memory
-from pcmci.errors import VideoError, WeightsError
-from pcmci.extract.batching import Batcher
+from pcmci.errors import VideoError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
-from pcmci.extract.decoding import Decoder, Decoders, Input, Prepared
-from pcmci.extract.encoders import ENCODERS
-from pcmci.extract.encoders.clip import ClipEncoder
-from pcmci.extract.encoders.protocol import Encoder
-from pcmci.extract.frames import decoder_versions
+from pcmci.extract.decoding import Decoder, Decoders, Prepared
+from pcmci.extract.intake import Intake, Summary
+from pcmci.extract.pair import Encoders, Halves, Made, check_same_weights
 from pcmci.extract.table import video_table
-from pcmci.stopping import Stop, StoppedError, stop_signals
 
 AHEAD = 4
 """Videos ahead of the encoders, a decoder, where there are several: with fewer one long video,
 whose turn it is, leaves the other decoders without work."""
-
-EXTRACTOR = "2"
-"""Raised when this program would compute other features from the same videos and weights."""
-
-
-@dataclass
-class Summary:
-    """How an extraction ended.
-
-    counts: videos by status, over the whole store. failures: id -> reason, of this run.
-    seconds: of decoding and encoding. waiting: of these, the seconds in which the encoders waited
-    for frames. videos, frames: encoded in this run.
-    """
-
-    counts: dict[Status, int]
-    failures: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    waiting: float = 0.0
-    videos: int = 0
-    frames: int = 0
-
-
-@dataclass
-class Encoders:
-    """Both frozen encoders, where they run."""
-
-    vlm: ClipEncoder
-    video: Encoder
-    device: torch.device
-    precision: str
-    batch_frames: int
-
-    @classmethod
-    def load(cls, config: ExtractConfig) -> Encoders:
-        """Raises UsageError for a device that is not there, WeightsError for weights."""
-        device = choose_device(config.device)
-        if device.type == "cpu":
-            keep_freed_memory()
-        precision = choose_precision(config.precision, device)
-        if precision == "fp32":  # cuDNN would round the patch embedding to TF32's ten bits
-            torch.backends.cudnn.allow_tf32 = False
-        where: dict[str, Any] = {
-            "device": str(device),
-            "precision": precision,
-            "frames": config.frames,
-        }
-        return cls(
-            vlm=ENCODERS["vlm"](config.vlm, config.vlm_weights, **where),
-            video=ENCODERS["video"](config.video_encoder, config.video_weights, **where),
-            device=device,
-            precision=precision,
-            batch_frames=config.batch_frames or (256 if device.type == "cuda" else 8),
-        )
-
-    def batchers(self) -> dict[str, Batcher]:
-        """`vlm` and `video`, each with batches of about `batch_frames` frames."""
-        return {
-            name: Batcher(encoder, max(1, self.batch_frames // encoder.clip_frames), self.device)
-            for name, encoder in self.named.items()
-        }
-
-    @property
-    def named(self) -> dict[str, Encoder]:
-        """`vlm` and `video`."""
-        return {"vlm": self.vlm, "video": self.video}
-
-    @property
-    def inputs(self) -> dict[str, Input]:
-        """What each wants of a frame."""
-        return {n: Input(e.spec.preprocessing, e.clip_frames) for n, e in self.named.items()}
 
 
 def extract(
@@ -120,130 +41,108 @@ def extract(
     retry_failed: bool = False,
     repair: bool = False,
     progress: bool = True,
+    scheduler: str | None = None,
+    workers: int | None = None,
 ) -> Summary:
     """Encode every video of a data set that the store does not have yet.
 
     Each video ends as done, failed (with its reason) or missing; none is ever replaced. The same
     call again does only what is left; retry_failed: failed ones too; repair: those whose features
     are damaged (`pcmci.cache.repair`).
+    scheduler: of a Dask cluster that computes, its address or its scheduler file; workers: so many
+    processes of this machine do. The store, to its bits, is the same.
     Raises SpecMismatch where the store was made with other settings, StoppedError after SIGINT or
-    SIGTERM (everything encoded by then is stored).
+    SIGTERM (everything encoded by then is stored), ClusterError where a cluster fails.
     """
     config = (config or ExtractConfig()).resolved(dataset.name)
     out = Path(out)
     file_format(out)  # a name of no known format is refused before anything is loaded
+    if scheduler is not None or workers is not None:
+        from pcmci.cluster.connect import connect
+        from pcmci.extract.distributed import ClusterExtraction
+
+        with connect(scheduler, workers, config.device) as client:
+            extraction = ClusterExtraction(client, dataset, out, config, progress)
+            return extraction.run(overwrite, retry_failed, repair)
     encoders = Encoders.load(config)
-    table = video_table(dataset)
-    spec = make_spec(dataset, table, config, encoders)
-
-    def text(labels: str) -> np.ndarray:
-        return encoders.vlm.encode_text(spec.labels(labels).prompts)
-
-    if overwrite or not out.exists():
-        texts = {labels: text(labels) for labels in spec.label_sets}
-        create_store(out, spec, table, texts, overwrite=overwrite)
-    else:
-        for damage in repair_store(out, spec, text) if repair else ():
-            tqdm.write(f"repairing: {damage}", file=sys.stderr)
-        with open_store(out) as store:
-            store.check_spec(spec)
+    spec = make_spec(dataset, video_table(dataset), config, encoders.made)
+    prepare_store(out, spec, dataset, encoders.text, overwrite=overwrite, repair=repair)
     with StoreWriter(out) as writer:
-        return _Extraction(dataset, config, encoders, writer, progress).run(retry_failed)
+        return _Extraction(config, encoders, Intake(dataset, writer, progress)).run(retry_failed)
 
 
-def make_spec(
-    dataset: Dataset, table: VideoTable, config: ExtractConfig, encoders: Encoders
-) -> StoreSpec:
+def make_spec(dataset: Dataset, table: VideoTable, config: ExtractConfig, made: Made) -> StoreSpec:
     """Everything that the features will depend on."""
     return StoreSpec(
         dataset=dataset.name,
         activity=dataset.activity,
         steps=dataset.steps,
         sampling=Sampling(config.frames, config.views),
-        vlm=encoders.vlm.spec,
-        video=encoders.video.spec,
-        precision=encoders.precision,
-        libraries=library_versions(),
+        vlm=made.vlm,
+        video=made.video,
+        precision=made.precision,
+        libraries=made.libraries,
         videos_sha256=table.digest(),
     )
 
 
-def library_versions() -> dict[str, str]:
-    """Of everything that pixels and features pass through."""
-    names = ("torch", "open_clip_torch", "timm", "pillow", "numpy")
-    return {
-        "extractor": EXTRACTOR,
-        **decoder_versions(),
-        **{name: version(name) for name in names},
-    }
+def prepare_store(
+    out: Path,
+    spec: StoreSpec,
+    dataset: Dataset,
+    text: Callable[[Sequence[str]], np.ndarray],
+    *,
+    overwrite: bool,
+    repair: bool,
+) -> None:
+    """A store at `out` that a writer can go on with: made anew, or there and of the same spec.
+
+    text: prompts to their embeddings [N, D]. Raises SpecMismatch.
+    """
+
+    def embed(labels: str) -> np.ndarray:
+        return text(spec.labels(labels).prompts)
+
+    if overwrite or not out.exists():
+        texts = {labels: embed(labels) for labels in spec.label_sets}
+        create_store(out, spec, video_table(dataset), texts, overwrite=overwrite)
+        return
+    for damage in repair_store(out, spec, embed) if repair else ():
+        tqdm.write(f"repairing: {damage}", file=sys.stderr)
+    with open_store(out) as store:
+        store.check_spec(spec)
 
 
 class _Extraction:
-    """One run of the pipeline. The main thread encodes, processes decode, one thread writes."""
+    """Videos of a data set in this process: the main thread encodes, processes decode."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        config: ExtractConfig,
-        encoders: Encoders,
-        writer: StoreWriter,
-        progress: bool,
-    ) -> None:
-        self.dataset, self.encoders, self.writer = dataset, encoders, writer
+    def __init__(self, config: ExtractConfig, encoders: Encoders, intake: Intake) -> None:
+        self.encoders, self.intake = encoders, intake
         self.sampling = Sampling(config.frames, config.views)
         self.threads = config.decode_threads or (8 if encoders.device.type == "cuda" else 1)
         self.decode_seconds = config.decode_seconds
-        self.progress = progress
-        self.summary = Summary(counts={})
-        self.half: dict[int, dict[str, np.ndarray]] = {}
-        self.writes: deque[Future[None]] = deque()
+        self.halves = Halves(encoders, self.sampling.views)
 
     def run(self, retry_failed: bool) -> Summary:
-        pending = self._pending(retry_failed)
-        self._say_what_is_ahead(pending)
-        began = time.perf_counter()
-        with stop_signals() as stop, ThreadPoolExecutor(1) as self.write_thread:
-            with self._bar(len(pending)) as self.bar:
-                self._encode_all(pending, stop)
-            while self.writes:
-                self.writes.popleft().result()
-        self.summary.seconds = time.perf_counter() - began
-        self.summary.counts = self.writer.counts
-        if stop.number:
-            left = len(self.writer.pending)
-            raise StoppedError(
-                stop.number, f"{left} videos are left: the same command goes on from here"
-            )
-        return self.summary
+        pending = self.intake.pending(retry_failed)
+        with self.intake.taking(pending, self.encoders.described(self.sampling)):
+            self._encode_all(pending)
+        return self.intake.summary
 
-    def _pending(self, retry_failed: bool) -> list[int]:
-        """Rows to do. What was missing and is there now is to do; what is not there is missing."""
-        videos = self.dataset.videos
-        found = [row for row in self.writer.rows(Status.MISSING) if videos[row].path is not None]
-        self.writer.reset(found)
-        if retry_failed:
-            self.writer.reset(self.writer.rows(Status.FAILED))
-        for row in self.writer.pending:
-            if videos[row].path is None:
-                self.writer.missing(row, "not on disk")
-        return [int(row) for row in self.writer.pending]
-
-    def _encode_all(self, pending: list[int], stop: Stop) -> None:
+    def _encode_all(self, pending: list[int]) -> None:
         batchers = self.encoders.batchers()
-        for row, decoded in self._decoded(pending, stop):
+        for row, decoded in self._decoded(pending):
             if isinstance(decoded, VideoError):
-                self._fail(row, decoded)
+                self.intake.fail(row, str(decoded))
                 continue
             for name, clips in decoded.items():
                 self._collect(name, batchers[name].push(row, clips))
         for name, batcher in batchers.items():
             self._collect(name, batcher.flush())
 
-    def _decoded(
-        self, pending: list[int], stop: Stop
-    ) -> Iterator[tuple[int, Prepared | VideoError]]:
+    def _decoded(self, pending: list[int]) -> Iterator[tuple[int, Prepared | VideoError]]:
         """Decoded videos in the order of their rows, a few ahead of the encoders."""
-        todo = iter(pending)
+        todo, stop, summary = iter(pending), self.intake.stop, self.intake.summary
         most = 2 if self.threads == 1 else AHEAD * self.threads
         ahead: deque[tuple[int, Future[Prepared]]] = deque()
         with Decoders(
@@ -253,8 +152,8 @@ class _Extraction:
                 while len(ahead) < most and not stop.number:
                     if (row := next(todo, None)) is None:
                         break
-                    path = self.dataset.videos[row].path
-                    assert path is not None  # `_pending` recorded those as missing
+                    path = self.intake.dataset.videos[row].path
+                    assert path is not None  # `Intake.pending` recorded those as missing
                     ahead.append((row, decoders.submit(path)))
                 if stop.number:  # what has begun is finished and stored
                     ahead = deque(one for one in ahead if not one[1].cancel())
@@ -263,7 +162,7 @@ class _Extraction:
                 row, task = ahead.popleft()
                 waiting = time.perf_counter()
                 error = task.exception()
-                self.summary.waiting += time.perf_counter() - waiting
+                summary.waiting += time.perf_counter() - waiting
                 if error is None:
                     yield row, task.result()
                 elif isinstance(error, VideoError):
@@ -272,75 +171,8 @@ class _Extraction:
                     raise error
 
     def _collect(self, name: str, finished: Iterator[tuple[int, np.ndarray]]) -> None:
-        """Store the videos that both encoders have finished."""
-        for row, features in finished:
-            encoder = self.encoders.named[name]
-            shape = (self.sampling.views, encoder.spec.tokens, encoder.spec.width)
-            half = self.half.setdefault(row, {})
-            half[name] = features.reshape(shape)
-            if len(half) == 2:
-                both = self.half.pop(row)
-                self._write(row, both["vlm"], both["video"])
-
-    def _write(self, row: int, vlm: np.ndarray, video: np.ndarray) -> None:
-        def put() -> None:
-            try:
-                self.writer.put(row, vlm, video)
-            except VideoError as error:  # not finite, or too large for float16
-                self.writer.fail(row, str(error))
-                self.summary.failures[self.dataset.videos[row].id] = str(error)
-
-        self._later(put)
-        self.summary.videos += 1
-        self.summary.frames += self.sampling.views * self.sampling.frames
-        self._advance()
-
-    def _fail(self, row: int, error: VideoError) -> None:
-        self.summary.failures[self.dataset.videos[row].id] = str(error)
-        self._later(lambda: self.writer.fail(row, str(error)))
-        self._advance()
-
-    def _later(self, write: Any) -> None:
-        """Hand a write to the writing thread; wait when it falls behind, raise what it raised."""
-        self.writes.append(self.write_thread.submit(write))
-        while len(self.writes) > 8 or (self.writes and self.writes[0].done()):
-            self.writes.popleft().result()
-
-    def _bar(self, total: int) -> Any:
-        # In a job's log a line every half minute is enough.
-        interval = 0.1 if sys.stderr.isatty() else 30
-        return tqdm(
-            total=total, desc="extract", unit="video", disable=not self.progress or not total,
-            mininterval=interval,
-        )  # fmt: skip
-
-    def _advance(self) -> None:
-        self.bar.update()
-        seconds = self.bar.format_dict["elapsed"] or 1e-9
-        self.bar.set_postfix_str(
-            f"{self.summary.frames / seconds:.1f} frames/s, "
-            f"waiting {self.summary.waiting / seconds:.0%}, "
-            f"failed {len(self.summary.failures)}",
-            refresh=False,
-        )
-
-    def _say_what_is_ahead(self, pending: list[int]) -> None:
-        if not self.progress:
-            return
-        encoders, counts = self.encoders, self.writer.counts
-        tqdm.write(
-            f"{encoders.device} {encoders.precision} | "
-            + " | ".join(
-                f"{name} {e.spec.name} ({e.spec.weights})" for name, e in encoders.named.items()
-            )
-            + f" | frames {self.sampling.frames}, views {self.sampling.views}",
-            file=sys.stderr,
-        )
-        tqdm.write(
-            f"{self.dataset.name}: {counts[Status.DONE]} videos done, {len(pending)} to do, "
-            f"{counts[Status.MISSING]} missing, {counts[Status.FAILED]} failed before",
-            file=sys.stderr,
-        )
+        for row, features in self.halves.join(name, finished):
+            self.intake.take(row, **features)
 
 
 def encode_files(
@@ -391,19 +223,3 @@ def encode_files(
         for name, videos in encoded.items()
     }
     return features, failures
-
-
-def check_same_weights(spec: StoreSpec, encoders: Encoders) -> None:
-    """Raises WeightsError naming the encoder that is not the one of the spec."""
-    for name, encoder in encoders.named.items():
-        wanted = getattr(spec, name)
-        if encoder.spec.preprocessing != wanted.preprocessing:
-            raise WeightsError(
-                f"the {name} encoder {wanted.name!r} prepares frames as "
-                f"{encoder.spec.preprocessing}, the run was trained with {wanted.preprocessing}"
-            )
-        if encoder.spec.sha256 != wanted.sha256:
-            raise WeightsError(
-                f"the {name} encoder's weights {wanted.weights!r} have sha256 "
-                f"{encoder.spec.sha256[:12]}, the run was trained with {wanted.sha256[:12]}"
-            )

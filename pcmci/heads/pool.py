@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from pcmci.cache.store import Store, open_store
+from pcmci.device import choose_device
 from pcmci.errors import PcmciError
 from pcmci.heads.recipe import Recipe
 from pcmci.heads.run import find_run, make_runs
@@ -164,6 +165,7 @@ def _begin(store: str, digest: str, place: Place, epochs: Any, stop: Any) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and says so by `stop`
     signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
+    choose_device(str(place.device))  # before this process computes anything
     _worker.update(store=store, digest=digest, place=place, epochs=epochs, stop=stop)
 
 

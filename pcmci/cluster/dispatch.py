@@ -1,0 +1,363 @@
+"""Tasks of a few items for the workers of a cluster, which may come, die and go.
+
+Dask would run a task again wherever it likes. Here each task is for one worker, and never more than
+a few for each: so a worker can be looked at before it gets any, it is known whose death a task was
+in at, and what a worker holds stays bounded however large the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from dask.typing import Key
+from distributed import Client, Future
+from distributed.comm import CommClosedError
+
+from pcmci.cluster.connect import ClusterError, NoWorker, lost
+from pcmci.cluster.halting import halt
+from pcmci.errors import PcmciError
+
+DEATHS = 3
+"""An item that was in at the deaths of so many workers is not tried again."""
+
+TASKS_A_WORKER = 3
+"""In flight, with the one that waits there for its turn."""
+
+POLL_SECONDS = 0.5
+LOOK_SECONDS = 3
+RESULT_SECONDS = 10
+"""For a finished task's result to come here; a worker may die in between."""
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+@dataclass
+class Member:
+    """A worker as the user knows it, by name; a nanny starts it again under the same one.
+
+    refused: why it gets no work, "" where it does. deaths: of its processes. left: times that it
+    went away as it should. since: when it could first work (`time.monotonic`).
+    """
+
+    name: str
+    refused: str = ""
+    deaths: int = 0
+    left: int = 0
+    since: float = 0.0
+
+    @property
+    def note(self) -> str:
+        """What there is to say of it, if anything."""
+        times = {1: "once", 2: "twice"}
+        died = f"died {times.get(self.deaths, f'{self.deaths} times')}" if self.deaths else ""
+        refused = f"got no work: {self.refused}" if self.refused else ""
+        return ", ".join(filter(None, (died, "left" if self.left else "", refused)))
+
+
+@dataclass(frozen=True)
+class Finished(Generic[Item]):
+    """A task that came back. items: what it was given."""
+
+    worker: Member
+    items: list[Item]
+    result: Any
+
+
+@dataclass(frozen=True)
+class Killer(Generic[Item]):
+    """An item that kills its workers."""
+
+    item: Item
+    reason: str
+
+
+@dataclass
+class _Process:
+    """A worker's process, by its address."""
+
+    member: Member
+    ready: bool = False
+    alone: bool = False
+    tasks: dict[Key, _Task] = field(default_factory=dict)
+
+
+@dataclass
+class _Task:
+    """items: () for the question whether the worker may do the work."""
+
+    future: Future
+    items: tuple[Any, ...]
+
+
+class Dispatcher(Generic[Item]):
+    """Gives out items, `for what in Dispatcher(...).run(items)`.
+
+    client: of the cluster. work: run on a worker with a list of at most `size` items.
+    admit: run once on each worker's process before it gets work; judge: told what it answered,
+    returns why the worker cannot be used, or "". token: what a task asks `is_halted` about.
+    stopping: asked often; once it says yes no task is given out any more, and those that are out
+    are told to end. say: a line for the user.
+    members: by name, with what became of them.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        work: Callable[[list[Item]], Any],
+        admit: Callable[[], Any],
+        judge: Callable[[Any], str],
+        *,
+        token: str,
+        size: int = 1,
+        tasks_a_worker: int = TASKS_A_WORKER,
+        stopping: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.client, self._work, self._admit, self._judge = client, work, admit, judge
+        self._token, self._size, self._tasks_a_worker = token, size, tasks_a_worker
+        self._stopping, self._say = stopping, say
+        self.members: dict[str, Member] = {}
+        self._processes: dict[str, _Process] = {}
+        self._where: dict[Key, str] = {}  # a task's key -> the address of its worker
+        self._todo: deque[Item] = deque()
+        self._suspects: deque[Item] = deque()
+        self._deaths: Counter[Item] = Counter()
+        self._stillborn = 0
+        self._halted = self._waiting_said = False
+        self._looked = 0.0
+        self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def run(self, items: Iterable[Item]) -> Iterator[Finished[Item] | Killer[Item]]:
+        """Yields what comes back, in the order in which it does.
+
+        An item whose worker died is tried again, alone on a worker, so that it is known whose fault
+        a second death is; after the third it comes back as a `Killer`.
+        Raises ClusterError where the scheduler is lost, where no worker may do the work, and where
+        the work itself fails on several.
+        """
+        self._todo.extend(items)
+        try:
+            self.client.subscribe_topic("all", self._on_event)
+            yield from self._look()
+            while self._todo or self._suspects or self._where:
+                self._check_connection()
+                if self._stopping():
+                    self._halt()
+                    if not any(task.items for task in self._tasks()):
+                        return
+                else:
+                    self._feed()
+                    self._check_workers()
+                yield from self._next_event()
+        except (OSError, CommClosedError, TimeoutError) as error:
+            raise lost(error) from error
+        finally:
+            self._let_go()
+
+    # --- what happens -----------------------------------------------------------------------------
+
+    def _on_event(self, event: tuple[float, Any]) -> None:
+        """Of the scheduler, in the client's own thread."""
+        _, message = event
+        if isinstance(message, dict) and message.get("action") in ("add-worker", "remove-worker"):
+            self._events.put((message["action"], message))
+
+    def _next_event(self) -> Iterator[Finished[Item] | Killer[Item]]:
+        try:
+            kind, what = self._events.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            kind, what = "nothing", None
+        if kind == "done":
+            yield from self._done(what)
+        elif kind == "add-worker":
+            self._add(what["worker"])
+        elif kind == "remove-worker":
+            yield from self._remove(what["worker"], what["expected"])
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            yield from self._look()
+
+    def _look(self) -> Iterator[Finished[Item] | Killer[Item]]:
+        """Who is there, whatever the events said: they tell of nothing before they were asked
+        for."""
+        self._looked = time.monotonic()
+        there = self.client.scheduler_info(n_workers=-1)["workers"]
+        for address, about in there.items():
+            self._add(address, about.get("name"))
+        for address in self._processes.keys() - there.keys():
+            yield from self._remove(address, expected=False)
+
+    def _add(self, address: str, name: Any = None) -> None:
+        if address in self._processes:
+            return
+        if name is None:
+            there = self.client.scheduler_info(n_workers=-1)["workers"]
+            if address not in there:
+                return  # gone already
+            name = there[address].get("name")
+        name = address if name is None else str(name)
+        member = self.members.setdefault(name, Member(name))
+        self._processes[address] = _Process(member)
+        if not member.refused:
+            self._submit(address, self._admit, ())
+
+    def _remove(self, address: str, expected: bool) -> Iterator[Killer[Item]]:
+        process = self._processes.pop(address, None)
+        if process is None:
+            return
+        member = process.member
+        if expected or self._stopping():
+            member.left += 1
+        else:
+            member.deaths += 1
+            self._say(f"worker {member.name} died")
+            self._stillborn += not process.ready
+        for key, task in process.tasks.items():
+            self._forget(key, task)
+            if expected:
+                self._todo.extendleft(reversed(task.items))
+            elif not self._stopping():
+                yield from self._suspect(task.items)
+
+    def _suspect(self, items: Iterable[Item]) -> Iterator[Killer[Item]]:
+        for item in items:
+            self._deaths[item] += 1
+            if self._deaths[item] >= DEATHS:
+                yield Killer(item, f"{DEATHS} workers were killed at it (out of memory?)")
+            else:
+                self._suspects.append(item)
+
+    def _done(self, future: Future) -> Iterator[Finished[Item]]:
+        address = self._where.get(future.key)
+        if address is None:
+            return  # its worker was removed, and the items are somewhere else
+        process = self._processes[address]
+        if future.status not in ("finished", "error"):
+            return  # cancelled: the connection is gone, or the worker is about to be removed
+        try:
+            result = future.result(timeout=RESULT_SECONDS)
+        except (TimeoutError, CommClosedError, CancelledError):
+            self._events.put(("done", future))  # its worker may have died: that will be said
+            return
+        except Exception as error:
+            self._failed(process, future.key, error)
+            return
+        task = process.tasks.pop(future.key)
+        self._forget(future.key, task)
+        if task.items:
+            process.alone = False
+            for item in task.items:
+                self._deaths.pop(item, None)
+            yield Finished(process.member, list(task.items), result)
+        elif reason := self._judge(result):
+            self._refuse(process.member, reason)
+        else:
+            process.ready, self._stillborn = True, 0
+            process.member.since = process.member.since or time.monotonic()
+
+    def _failed(self, process: _Process, key: Key, error: Exception) -> None:
+        """The work raised what it should not: a fault of the worker's, where others can do it."""
+        task = process.tasks.pop(key)
+        self._forget(key, task)
+        text = str(error).splitlines()[0] if str(error) else ""
+        reason = text if isinstance(error, PcmciError) else f"{type(error).__name__}: {text}"
+        self._refuse(process.member, reason)
+        for item in task.items:
+            self._deaths[item] += 1
+            if self._deaths[item] >= DEATHS:
+                raise ClusterError(
+                    f"the work failed on {DEATHS} workers, the last time with {reason}"
+                ) from error
+        self._suspects.extend(task.items)
+
+    def _refuse(self, member: Member, reason: str) -> None:
+        member.refused = reason
+        self._say(f"worker {member.name} gets no work: {reason}")
+        for process in self._processes.values():
+            process.ready = process.ready and process.member is not member
+
+    # --- who gets what ----------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        """Every worker gets one task, then every one a second, as far as there are items."""
+        ready = {a: p for a, p in self._processes.items() if p.ready and not p.alone}
+        for depth in range(self._tasks_a_worker):
+            for address, process in ready.items():
+                if len(process.tasks) > depth or process.alone:
+                    continue
+                if self._suspects:
+                    if not process.tasks:
+                        process.alone = True
+                        self._submit(address, self._work, (self._suspects.popleft(),))
+                elif self._todo:
+                    # Towards the end tasks get smaller, so that all workers finish together.
+                    share = math.ceil(len(self._todo) / (len(ready) * self._tasks_a_worker))
+                    count = min(self._size, share)
+                    items = tuple(self._todo.popleft() for _ in range(count))
+                    self._submit(address, self._work, items)
+
+    def _submit(self, address: str, function: Callable[..., Any], items: tuple[Item, ...]) -> None:
+        key = f"pcmci-{self._token}-{uuid.uuid4().hex}"
+        arguments = [list(items)] if items else []
+        future = self.client.submit(
+            function, *arguments, key=key, workers=[address], allow_other_workers=False, pure=False
+        )
+        self._where[key] = address
+        self._processes[address].tasks[key] = _Task(future, items)
+        future.add_done_callback(lambda done: self._events.put(("done", done)))
+
+    def _tasks(self) -> Iterator[_Task]:
+        return (task for process in self._processes.values() for task in process.tasks.values())
+
+    def _forget(self, key: Key, task: _Task) -> None:
+        self._where.pop(key, None)
+        if task.future.status == "pending":
+            with contextlib.suppress(OSError, CommClosedError):
+                task.future.cancel()
+        task.future.release()
+
+    # --- how it ends ------------------------------------------------------------------------------
+
+    def _halt(self) -> None:
+        if not self._halted:
+            self._halted = True
+            self.client.run(halt, self._token, wait=False, on_error="ignore")
+
+    def _check_workers(self) -> None:
+        if any(task.items for task in self._tasks()):
+            return
+        usable = [p for p in self._processes.values() if not p.member.refused]
+        if self._processes and not usable:
+            first = next(p.member for p in self._processes.values())
+            raise NoWorker(
+                f"none of {len(self._processes)} workers may do the work; worker {first.name}: "
+                f"{first.refused}"
+            )
+        if self._stillborn >= DEATHS * max(1, len(usable)):
+            raise ClusterError(
+                f"{self._stillborn} workers died before they had work (out of memory?)"
+            )
+        if not self._processes and not self._waiting_said:
+            self._waiting_said = True
+            self._say("no worker is there: waiting for one")
+
+    def _check_connection(self) -> None:
+        if self.client.status != "running":
+            raise lost()
+
+    def _let_go(self) -> None:
+        if self.client.status != "running":
+            return
+        with contextlib.suppress(OSError, CommClosedError, TimeoutError, ValueError):
+            self.client.unsubscribe_topic("all")
+            if pending := [task.future for task in self._tasks()]:
+                self._halt()
+                self.client.cancel(pending)

@@ -1,0 +1,70 @@
+"""A question to any one worker of a cluster: what all of them are expected to be like."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TypeVar
+
+from distributed import Client, get_worker, wait
+from distributed.comm import CommClosedError
+
+from pcmci.cluster.connect import ClusterError, NoWorker, lost
+
+Answer = TypeVar("Answer")
+
+POLL_SECONDS = 1
+
+
+def first_answer(
+    client: Client,
+    ask: Callable[[], Answer],
+    trouble: Callable[[Answer], str],
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[str, Answer]:
+    """A worker's address and its answer; of the first one whose answer tells of no trouble.
+
+    trouble: why a worker that answers so cannot be used, or "". say: a line for the user.
+    Waits where no worker is there: the question makes an adaptive cluster start one.
+    Raises NoWorker where none of those there can be used, ClusterError for a lost scheduler and
+    for workers that die of the question.
+    """
+    reasons: dict[str, str] = {}
+    while True:
+        untried = [address for address in workers(client) if address not in reasons]
+        if reasons and not untried:
+            address, reason = next(iter(reasons.items()))
+            raise NoWorker(f"no worker can be used; {address}: {reason}")
+        if not untried:
+            say("no worker is there: waiting for one")
+        some = untried if reasons else None
+        future = client.submit(_with_address, ask, workers=some, pure=False)
+        while future.status == "pending":
+            with contextlib.suppress(TimeoutError):
+                wait(future, timeout=POLL_SECONDS)
+            if client.status != "running":
+                raise lost()
+            if some and not set(some) & set(workers(client)):
+                break  # all of them have gone, and nobody would answer
+        else:
+            try:
+                address, answer = future.result()
+            except (OSError, CommClosedError) as error:
+                raise lost(error) from error
+            except Exception as error:
+                raise ClusterError(f"workers fail before they have work: {error}") from error
+            reasons[address] = trouble(answer)
+            if not reasons[address]:
+                return address, answer
+
+
+def workers(client: Client) -> list[str]:
+    """The addresses of those there. Raises ClusterError for a lost scheduler."""
+    try:
+        return list(client.scheduler_info(n_workers=-1)["workers"])
+    except (OSError, CommClosedError) as error:
+        raise lost(error) from error
+
+
+def _with_address(ask: Callable[[], Answer]) -> tuple[str, Answer]:
+    return get_worker().address, ask()

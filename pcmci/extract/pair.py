@@ -1,0 +1,153 @@
+"""Both frozen encoders, loaded, and what tells their features from those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from pcmci.cache.schema import EncoderSpec, Sampling, StoreSpec
+from pcmci.device import choose_device, choose_precision, keep_freed_memory
+from pcmci.errors import WeightsError
+from pcmci.extract.batching import Batcher
+from pcmci.extract.config import ExtractConfig
+from pcmci.extract.decoding import Input
+from pcmci.extract.encoders import ENCODERS
+from pcmci.extract.encoders.clip import ClipEncoder
+from pcmci.extract.encoders.protocol import Encoder
+from pcmci.extract.frames import decoder_versions
+
+EXTRACTOR = "2"
+"""Raised when this program would compute other features from the same videos and weights."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """How features are made, as a store's spec holds it: the same for all who add to one store."""
+
+    vlm: EncoderSpec
+    video: EncoderSpec
+    precision: str
+    libraries: dict[str, str]
+
+    @classmethod
+    def of(cls, spec: StoreSpec) -> Made:
+        """As a store's were."""
+        return cls(spec.vlm, spec.video, spec.precision, spec.libraries)
+
+
+@dataclass
+class Encoders:
+    """Both frozen encoders, where they run."""
+
+    vlm: ClipEncoder
+    video: Encoder
+    device: torch.device
+    precision: str
+    batch_frames: int
+
+    @classmethod
+    def load(cls, config: ExtractConfig) -> Encoders:
+        """Raises UsageError for a device that is not there, WeightsError for weights."""
+        device = choose_device(config.device)
+        if device.type == "cpu":
+            keep_freed_memory()
+        precision = choose_precision(config.precision, device)
+        if precision == "fp32":  # cuDNN would round the patch embedding to TF32's ten bits
+            torch.backends.cudnn.allow_tf32 = False
+        where: dict[str, Any] = {
+            "device": str(device),
+            "precision": precision,
+            "frames": config.frames,
+        }
+        return cls(
+            vlm=ENCODERS["vlm"](config.vlm, config.vlm_weights, **where),
+            video=ENCODERS["video"](config.video_encoder, config.video_weights, **where),
+            device=device,
+            precision=precision,
+            batch_frames=config.batch_frames or (256 if device.type == "cuda" else 8),
+        )
+
+    def batchers(self) -> dict[str, Batcher]:
+        """`vlm` and `video`, each with batches of about `batch_frames` frames."""
+        return {
+            name: Batcher(encoder, max(1, self.batch_frames // encoder.clip_frames), self.device)
+            for name, encoder in self.named.items()
+        }
+
+    @property
+    def named(self) -> dict[str, Encoder]:
+        """`vlm` and `video`."""
+        return {"vlm": self.vlm, "video": self.video}
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """What each wants of a frame."""
+        return {n: Input(e.spec.preprocessing, e.clip_frames) for n, e in self.named.items()}
+
+    @property
+    def made(self) -> Made:
+        """With the libraries of this process."""
+        return Made(self.vlm.spec, self.video.spec, self.precision, library_versions())
+
+    def text(self, prompts: Sequence[str]) -> np.ndarray:
+        """[N, D] float32: the VLM's embeddings of prompts."""
+        return self.vlm.encode_text(prompts)
+
+    def described(self, sampling: Sampling) -> str:
+        """One line for the user: what computes, with which weights."""
+        names = [f"{name} {e.spec.name} ({e.spec.weights})" for name, e in self.named.items()]
+        how = f"frames {sampling.frames}, views {sampling.views}"
+        return " | ".join((f"{self.device} {self.precision}", *names, how))
+
+
+class Halves:
+    """Videos that one encoder has finished and the other has not."""
+
+    def __init__(self, encoders: Encoders, views: int) -> None:
+        self._shapes = {
+            name: (views, encoder.spec.tokens, encoder.spec.width)
+            for name, encoder in encoders.named.items()
+        }
+        self._half: dict[int, dict[str, np.ndarray]] = {}
+
+    def join(
+        self, name: str, finished: Iterable[tuple[int, np.ndarray]]
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Take an encoder's (row, features); yields (row, features by encoder) of every video
+        that both have finished: [views, L, D] and [views, Lv, Dv]."""
+        for row, features in finished:
+            both = self._half.setdefault(row, {})
+            both[name] = features.reshape(self._shapes[name])
+            if len(both) == len(self._shapes):
+                yield row, self._half.pop(row)
+
+
+def library_versions() -> dict[str, str]:
+    """Of everything that pixels and features pass through."""
+    names = ("torch", "open_clip_torch", "timm", "pillow", "numpy")
+    return {
+        "extractor": EXTRACTOR,
+        **decoder_versions(),
+        **{name: version(name) for name in names},
+    }
+
+
+def check_same_weights(spec: StoreSpec, encoders: Encoders) -> None:
+    """Raises WeightsError naming the encoder that is not the one of the spec."""
+    for name, encoder in encoders.named.items():
+        wanted = getattr(spec, name)
+        if encoder.spec.preprocessing != wanted.preprocessing:
+            raise WeightsError(
+                f"the {name} encoder {wanted.name!r} prepares frames as "
+                f"{encoder.spec.preprocessing}, the run was trained with {wanted.preprocessing}"
+            )
+        if encoder.spec.sha256 != wanted.sha256:
+            raise WeightsError(
+                f"the {name} encoder's weights {wanted.weights!r} have sha256 "
+                f"{encoder.spec.sha256[:12]}, the run was trained with {wanted.sha256[:12]}"
+            )

@@ -1,0 +1,179 @@
+"""What a worker of a cluster does for an extraction: it holds the encoders, and turns videos into
+features, a few at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from distributed import get_worker
+
+from pcmci.cache.schema import Sampling
+from pcmci.cluster.halting import is_halted
+from pcmci.errors import PcmciError, VideoError
+from pcmci.extract.config import ExtractConfig
+from pcmci.extract.decoding import Decoders
+from pcmci.extract.pair import Encoders, Halves, Made
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What all tasks of one extraction have in common.
+
+    token: what they ask `is_halted` about. threads: of torch; 0: as many as the worker has of
+    Dask's.
+    """
+
+    token: str
+    config: ExtractConfig
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class About:
+    """A worker's answer to the question who it is.
+
+    trouble: why it cannot work, "" where it can; the rest is then there. how: one line, what
+    computes. videos_a_batch: fewer leave a part of a batch black.
+    """
+
+    trouble: str = ""
+    made: Made | None = None
+    how: str = ""
+    videos_a_batch: int = 1
+
+
+@dataclass
+class Encoded:
+    """What became of a task's videos.
+
+    features: row -> `vlm` [views, L, D] and `video` [views, Lv, Dv], float32. failures: row ->
+    reason. left: rows that were not begun, for the work was halted. busy: seconds of encoding.
+    """
+
+    features: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    left: list[int] = field(default_factory=list)
+    busy: float = 0.0
+
+
+class Station:
+    """Encoders and decoders of one process, for tasks that run side by side.
+
+    One thread alone encodes, the one that loaded the encoders: what torch is told about numbers is
+    told to a thread, and two that encode at once would only be in each other's way.
+    """
+
+    def __init__(self, config: ExtractConfig, threads: int) -> None:
+        """Raises UsageError for a device that is not there, WeightsError for weights."""
+        self.config = config
+        self._sampling = Sampling(config.frames, config.views)
+        with contextlib.ExitStack() as opening:
+            self._encoding = opening.enter_context(ThreadPoolExecutor(1, "encode"))
+            self._in_turn(torch.set_num_threads, threads)
+            self.encoders = self._in_turn(Encoders.load, config)
+            cuda = self.encoders.device.type == "cuda"
+            count = config.decode_threads or (8 if cuda else 1)
+            self._decoders = opening.enter_context(
+                Decoders(count, self._sampling, self.encoders.inputs, config.decode_seconds)
+            )
+            self._open = opening.pop_all()
+
+    def about(self) -> About:
+        frames = self._sampling.views * self._sampling.frames
+        return About(
+            made=self.encoders.made,
+            how=self.encoders.described(self._sampling),
+            videos_a_batch=-(-self.encoders.batch_frames // frames),
+        )
+
+    def text(self, prompts: Sequence[str]) -> np.ndarray:
+        """[N, D] float32: the VLM's embeddings."""
+        return self._in_turn(self.encoders.text, prompts)
+
+    def encode(self, token: str, videos: Sequence[tuple[int, Path]]) -> Encoded:
+        """videos: (row, path) of each."""
+        decoding = [(row, self._decoders.submit(path)) for row, path in videos]
+        batchers = self.encoders.batchers()
+        halves = Halves(self.encoders, self._sampling.views)
+        found = Encoded()
+
+        def push(name: str, row: int, clips: np.ndarray) -> None:
+            began = time.perf_counter()
+            found.features.update(halves.join(name, batchers[name].push(row, clips)))
+            found.busy += time.perf_counter() - began
+
+        def flush(name: str) -> None:
+            began = time.perf_counter()
+            found.features.update(halves.join(name, batchers[name].flush()))
+            found.busy += time.perf_counter() - began
+
+        for row, task in decoding:
+            if is_halted(token) and task.cancel():
+                found.left.append(row)
+                continue
+            try:
+                decoded = task.result()
+            except VideoError as error:
+                found.failures[row] = str(error)
+                continue
+            for name, clips in decoded.items():
+                self._in_turn(push, name, row, clips)
+        for name in batchers:
+            self._in_turn(flush, name)
+        return found
+
+    def close(self) -> None:
+        self._open.close()
+
+    def _in_turn(self, function: Callable[..., Answer], *arguments: object) -> Answer:
+        return self._encoding.submit(function, *arguments).result()
+
+
+# --- what a client submits ------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_station: Station | None = None
+
+
+def about(order: Order, sample: Path | None) -> About:
+    """Load the encoders, if they are not there yet. sample: a video that has to be in sight."""
+    if isinstance(sample, Path) and not sample.exists():
+        return About(f"it does not see {sample}: videos have to lie where every worker finds them")
+    try:
+        return station(order).about()
+    except PcmciError as error:
+        return About(str(error))
+
+
+def encode_text(order: Order, prompts: Sequence[str]) -> np.ndarray:
+    """[N, D] float32."""
+    return station(order).text(prompts)
+
+
+def encode(order: Order, videos: Sequence[tuple[int, Path]]) -> Encoded:
+    """videos: (row, path) of each."""
+    return station(order).encode(order.token, videos)
+
+
+def station(order: Order) -> Station:
+    """The one of this process; made when it is first asked for, or asked for with other
+    settings."""
+    global _station
+    with _lock:
+        if _station is None or _station.config != order.config:
+            if _station is not None:
+                _station.close()
+                _station = None
+            _station = Station(order.config, order.threads or get_worker().state.nthreads)
+        return _station
