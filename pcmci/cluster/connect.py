@@ -15,6 +15,7 @@ from typing import Any
 import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
 
+from pcmci.cluster.threads import THREADS
 from pcmci.errors import PcmciError, UsageError
 
 CONNECT_SECONDS = 30
@@ -99,7 +100,7 @@ def local_cluster(workers: int, gpus: Sequence[str] = ()) -> Iterator[SpecCluste
     specs = worker_specs(workers, gpus)
     for name in ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.core"):
         logging.getLogger(name).setLevel(QUIET)
-    threads = {"OMP_NUM_THREADS": str(threads_of_each(workers)), "OMP_WAIT_POLICY": "PASSIVE"}
+    threads = {"OMP_NUM_THREADS": str(_threads_of_each(workers)), "OMP_WAIT_POLICY": "PASSIVE"}
     with dask.config.set({"distributed.nanny.pre-spawn-environ": threads}):
         options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
         with SpecCluster(
@@ -114,19 +115,20 @@ def worker_specs(workers: int, gpus: Sequence[str]) -> dict[int, dict[str, Any]]
     options = {
         "host": "127.0.0.1", "nthreads": TASKS_AT_A_TIME, "memory_limit": 0, "silence_logs": QUIET,
     }  # fmt: skip
-    return {
-        index: {
-            "cls": Nanny,
-            "options": options
-            | {"env": {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}},
-        }
-        for index in range(workers)
-    }
+    threads = str(_threads_of_each(workers))
+    specs: dict[int, dict[str, Any]] = {}
+    for index in range(workers):
+        environment = {THREADS: threads}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+        specs[index] = {"cls": Nanny, "options": {**options, "env": environment}}
+    return specs
 
 
-def threads_of_each(workers: int) -> int:
-    """Threads of torch that each of so many processes of this machine may have."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+def _threads_of_each(workers: int) -> int:
+    """Of torch: the cores shared out among so many processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // workers)
 
 
 class _DeafToInterrupts(WorkerPlugin):

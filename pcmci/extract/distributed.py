@@ -21,7 +21,7 @@ from tqdm import tqdm
 from pcmci.cache.schema import StoreSpec
 from pcmci.cache.store import check_same, open_store
 from pcmci.cache.writer import StoreWriter
-from pcmci.cluster.connect import dashboard, threads_of_each
+from pcmci.cluster.connect import dashboard
 from pcmci.cluster.dispatch import Dispatcher, Finished, Killer
 from pcmci.cluster.first import first_answer, workers
 from pcmci.extract import station
@@ -50,10 +50,7 @@ class ClusterExtraction:
         self.client, self.dataset, self.out, self.config = client, dataset, out, config
         self.progress = progress
         self.table = video_table(dataset)
-        threads = 0  # on a cluster from elsewhere: as many as each worker was given
-        if client.cluster is not None:
-            threads = threads_of_each(len(client.cluster.worker_spec))
-        self.order = Order(uuid.uuid4().hex[:12], config, threads)
+        self.order = Order(uuid.uuid4().hex[:12], config)
         # One that every worker has to see.
         self.sample = next((video.path for video in dataset.videos if video.path), None)
 

@@ -14,10 +14,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from distributed import get_worker
 
 from pcmci.cache.schema import Sampling
 from pcmci.cluster.halting import is_halted
+from pcmci.cluster.threads import torch_threads
 from pcmci.errors import PcmciError, VideoError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.decoding import Decoders
@@ -28,15 +28,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Order:
-    """What all tasks of one extraction have in common.
-
-    token: what they ask `is_halted` about. threads: of torch; 0: as many as the worker has of
-    Dask's.
-    """
+    """What all tasks of one extraction have in common. token: what they ask `is_halted` about."""
 
     token: str
     config: ExtractConfig
-    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -175,5 +170,5 @@ def station(order: Order) -> Station:
             if _station is not None:
                 _station.close()
                 _station = None
-            _station = Station(order.config, order.threads or get_worker().state.nthreads)
+            _station = Station(order.config, torch_threads())
         return _station

@@ -1,0 +1,139 @@
+"""Clusters of real processes for the tests, started quickly, and spoiled on purpose."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from functools import cache
+
+import cloudpickle
+import dask
+from distributed import Client, WorkerPlugin
+
+from pcmci.cluster import connect
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+
+
+@contextlib.contextmanager
+def local_client(workers: int, *plugins: WorkerPlugin) -> Iterator[Client]:
+    """As `pcmci extract --workers` makes it, but for processes that are forked from one that has
+    torch already: importing it takes most of a cluster's start."""
+    _start_forkserver()
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        connect.local_cluster(workers) as cluster,
+        Client(cluster) as client,
+    ):
+        for plugin in plugins:
+            client.register_plugin(plugin)
+        yield client
+
+
+@cache
+def _start_forkserver() -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pcmci.extract.station", "pcmci.heads.ablation"])
+    process = context.Process(target=os.getpid)
+    process.start()
+    process.join()
+
+
+def kill(client: Client, worker: str) -> None:
+    """SIGKILL for the process of a worker, by its name."""
+    there = client.scheduler_info(n_workers=-1)["workers"]
+    (address,) = [a for a, about in there.items() if str(about["name"]) == worker]
+    pid = client.run(os.getpid, workers=[address])[address]
+    os.kill(pid, signal.SIGKILL)
+
+
+class Deadly(WorkerPlugin):
+    """Who decodes a video of this name dies of it, every time."""
+
+    name = "deadly"
+
+    def __init__(self, video: str) -> None:
+        self.video = video
+
+    def setup(self, worker) -> None:
+        from pcmci.extract.decoding import Decoders
+
+        submit, video = Decoders.submit, self.video
+
+        def deadly(decoders, path):
+            if video in str(path):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return submit(decoders, path)
+
+        Decoders.submit = deadly
+
+
+class Slow(WorkerPlugin):
+    """Every video takes so many seconds to decode."""
+
+    name = "slow"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def setup(self, worker) -> None:
+        import time
+
+        from pcmci.extract.decoding import Decoder
+
+        prepare, seconds = Decoder.prepare, self.seconds
+
+        def slow(decoder, path):
+            time.sleep(seconds)
+            return prepare(decoder, path)
+
+        Decoder.prepare = slow
+
+
+class Other(WorkerPlugin):
+    """The worker of one name has another version of a library, or other weights."""
+
+    name = "other"
+
+    def __init__(self, worker: str, what: str) -> None:
+        self.worker, self.what = worker, what
+
+    def setup(self, worker) -> None:
+        import dataclasses
+
+        from pcmci.extract.pair import Encoders
+
+        if str(worker.name) != self.worker:
+            return
+        made, what = Encoders.made.fget, self.what
+
+        def other(encoders):
+            found = made(encoders)
+            if what == "library":
+                changed = {**found.libraries, "torch": "1.0"}
+                return dataclasses.replace(found, libraries=changed)
+            return dataclasses.replace(found, vlm=dataclasses.replace(found.vlm, sha256="0" * 64))
+
+        Encoders.made = property(other)
+
+
+class Sick(WorkerPlugin):
+    """The worker of one name cannot encode anything."""
+
+    name = "sick"
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+
+    def setup(self, worker) -> None:
+        from pcmci.extract.station import Station
+
+        def fail(*arguments):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        if str(worker.name) == self.worker:
+            Station.encode = fail

@@ -1,0 +1,359 @@
+"""An extraction on a Dask cluster: the same bits, whoever computes, dies, comes or goes."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from clusters import Deadly, Other, Sick, Slow, kill, local_client
+
+from pcmci.cache.schema import Status
+from pcmci.cache.store import open_store
+from pcmci.cluster.connect import ClusterError, NoWorker, worker_specs
+from pcmci.errors import SpecMismatch
+from pcmci.extract.config import ExtractConfig
+from pcmci.extract.datasets import load_dataset
+from pcmci.extract.distributed import ClusterExtraction
+from pcmci.extract.pipeline import extract
+
+FRAMES = 8
+
+
+@pytest.fixture(scope="module")
+def config(tiny_encoders):
+    """Batches of one video, so that none is half empty."""
+    return ExtractConfig(frames=FRAMES, device="cpu", **tiny_encoders).resolved("folder")
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_videos):
+    return load_dataset("folder", tiny_videos)
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, config, tmp_path_factory):
+    """A store made by one process."""
+    path = tmp_path_factory.mktemp("stores") / "whole.zarr"
+    extract(dataset, path, config, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers, for the tests that leave them as they were."""
+    with local_client(2) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_ever():
+    """What is wrong with a dispatcher shows as a hang."""
+
+    def stop(number, frame):
+        raise AssertionError("hangs")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(100)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def content(path):
+    with open_store(path) as store:
+        return store.content_digest, store.reasons, store.read("vlm", store.done_rows).tobytes()
+
+
+def on(client, dataset, out, config, *, progress=False, retry_failed=False):
+    extraction = ClusterExtraction(client, dataset, out, config, progress)
+    return extraction.run(overwrite=False, retry_failed=retry_failed, repair=False)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_store_is_that_of_one_process(workers, dataset, config, whole, tmp_path):
+    out = tmp_path / "store.zarr"
+    with local_client(workers) as client:
+        summary = on(client, dataset, out, config)
+    assert content(out) == content(whole)
+    assert set(summary.failures) == {"broken"}
+    assert sum(one.videos for one in summary.workers.values()) == summary.videos == 8
+    assert sum(one.failures for one in summary.workers.values()) == 1
+    assert set(summary.workers) <= {str(index) for index in range(workers)}
+
+
+def test_hdf5_views_and_padded_batches(cluster, dataset, config, tmp_path):
+    """Batches of 24 frames hold one and a half of these videos."""
+    config = dataclasses.replace(config, views=2, batch_frames=24)
+    extract(dataset, tmp_path / "local.h5", config, progress=False)
+    on(cluster, dataset, tmp_path / "cluster.h5", config)
+    assert content(tmp_path / "local.h5") == content(tmp_path / "cluster.h5")
+
+
+def test_again_does_nothing_and_failed_ones_are_tried_when_asked(
+    cluster, dataset, config, whole, tmp_path
+):
+    out = tmp_path / "store.zarr"
+    on(cluster, dataset, out, config)
+    assert on(cluster, dataset, out, config).videos == 0
+    assert list(on(cluster, dataset, out, config, retry_failed=True).failures) == ["broken"]
+    assert content(out) == content(whole)
+
+
+def test_other_settings_than_the_stores_are_refused(cluster, dataset, config, whole):
+    before = content(whole)
+    with pytest.raises(SpecMismatch, match=r"sampling\.frames: the store has 8, asked for 4"):
+        on(cluster, dataset, whole, dataclasses.replace(config, frames=4))
+    with pytest.raises(NoWorker, match=r"vlm\.sha256: the store has .*, the worker"):
+        on(cluster, dataset, whole, dataclasses.replace(config, vlm_weights="random:1"))
+    assert content(whole) == before
+
+
+def test_weights_that_no_worker_has_are_named(cluster, dataset, config, tmp_path):
+    missing = str(tmp_path / "no.pt")
+    with pytest.raises(NoWorker, match=r"no\.pt"):
+        on(cluster, dataset, tmp_path / "a.zarr", dataclasses.replace(config, vlm_weights=missing))
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_videos_that_a_worker_does_not_see_are_not_failed(cluster, dataset, config, tmp_path):
+    """As on a cluster whose nodes do not mount the videos: nothing is recorded of them."""
+    elsewhere = dataclasses.replace(
+        dataset,
+        videos=tuple(
+            dataclasses.replace(video, path=tmp_path / "elsewhere" / f"{video.id}.mp4")
+            for video in dataset.videos
+        ),
+    )
+    with pytest.raises(NoWorker, match=r"it does not see .*elsewhere"):
+        on(cluster, elsewhere, tmp_path / "a.zarr", config)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize("what", ["library", "weights"])
+def test_a_worker_that_differs_gets_no_work(what, dataset, config, whole, tmp_path):
+    """The store exists, so it is the store that says who differs."""
+    out = tmp_path / "store.zarr"
+    extract(load_dataset("folder", dataset.videos[0].path.parent), out, config, progress=False)
+    with local_client(2, Other("0", what)) as client:
+        summary = on(client, dataset, out, config, retry_failed=True)
+    field = "libraries.torch" if what == "library" else "vlm.sha256"
+    assert summary.workers["0"].note.startswith(f"got no work: {field}: the store has")
+    assert summary.workers["0"].videos == summary.workers["0"].failures == 0
+    assert summary.workers["1"].failures == 1
+    assert content(out) == content(whole)
+
+
+def test_a_killed_worker_costs_nothing(dataset, config, whole, tmp_path, monkeypatch):
+    """SIGKILL while it has tasks; they are done by the other one, or by it when it is back."""
+    from pcmci.extract.intake import Intake
+
+    out = tmp_path / "store.zarr"
+    with local_client(2, Slow(0.1)) as client:
+        take, taken = Intake.take, []
+
+        def take_and_kill(intake, row, vlm, video):
+            take(intake, row, vlm, video)
+            taken.append(row)
+            if len(taken) == 2:
+                kill(client, "0")
+
+        monkeypatch.setattr(Intake, "take", take_and_kill)
+        summary = on(client, dataset, out, config)
+    assert summary.workers["0"].note == "died once"
+    assert sorted(taken) == sorted(set(taken))
+    assert content(out) == content(whole)
+
+
+def test_a_video_that_kills_its_workers_fails_and_no_other(dataset, config, whole, tmp_path):
+    out = tmp_path / "store.zarr"
+    with local_client(2, Deadly("film3")) as client:
+        summary = on(client, dataset, out, config)
+        assert "killed" in summary.failures.pop("film3")
+        assert set(summary.failures) == {"broken"}
+        assert "died" in "".join(one.note for one in summary.workers.values())
+    with open_store(out) as store:
+        row = store.ids.index("film3")
+        assert store.status[row] == Status.FAILED
+        assert store.reasons[row] == "3 workers were killed at it (out of memory?)"
+        assert len(store.done_rows) == 7
+    extract(dataset, out, config, retry_failed=True, progress=False)
+    assert content(out) == content(whole)
+
+
+def test_a_sick_worker_is_left_out(dataset, config, whole, tmp_path):
+    out = tmp_path / "store.zarr"
+    with local_client(2, Sick("1")) as client:
+        summary = on(client, dataset, out, config)
+    assert summary.workers["1"].note == (
+        "got no work: RuntimeError: CUDA error: an illegal memory access was encountered"
+    )
+    assert content(out) == content(whole)
+
+
+def test_where_all_are_sick_the_run_ends_and_goes_on_later(dataset, config, whole, tmp_path):
+    out = tmp_path / "store.zarr"
+    with local_client(1, Sick("0")) as client, pytest.raises(NoWorker, match="illegal memory"):
+        on(client, dataset, out, config)
+    extract(dataset, out, config, progress=False)
+    assert content(out) == content(whole)
+
+
+def test_workers_come_and_go(dataset, config, whole, tmp_path, monkeypatch):
+    """None is there at first; then one, then three, then one."""
+    from pcmci.extract.intake import Intake
+
+    out = tmp_path / "store.zarr"
+    with local_client(1, Slow(0.2)) as client:
+        client.cluster.new_spec = worker_specs(1, [])[0]
+        client.cluster.scale(0)
+        later = threading.Timer(1, client.cluster.scale, [1])
+        later.start()
+        take, taken = Intake.take, []
+
+        def take_and_scale(intake, row, vlm, video):
+            take(intake, row, vlm, video)
+            taken.append(row)
+            if len(taken) in (1, 4):
+                client.cluster.scale(3 if len(taken) == 1 else 1)
+
+        monkeypatch.setattr(Intake, "take", take_and_scale)
+        summary = on(client, dataset, out, config)
+        later.join()
+    assert set(summary.failures) == {"broken"}
+    assert sorted(taken) == sorted(set(taken))
+    assert content(out) == content(whole)
+
+
+def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
+    dataset, config, whole, tmp_path, monkeypatch, pcmci
+):
+    """A real scheduler and a real worker, as their commands start them; the scheduler is killed."""
+    from pcmci.extract.intake import Intake
+
+    out, file = tmp_path / "store.zarr", tmp_path / "scheduler.json"
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    commands = [
+        ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
+        ["worker", "--nthreads", "2", "--no-dashboard", "--death-timeout", "5"],
+    ]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dask", *command, "--scheduler-file", str(file)],
+            env=environment,
+            stderr=subprocess.DEVNULL,
+        )
+        for command in commands
+    ]
+    try:
+        take, taken = Intake.take, []
+
+        def take_and_kill(intake, row, vlm, video):
+            take(intake, row, vlm, video)
+            taken.append(row)
+            if len(taken) == 2:
+                processes[0].kill()
+
+        monkeypatch.setattr(Intake, "take", take_and_kill)
+        while not file.exists():
+            time.sleep(0.05)
+        with pytest.raises(ClusterError, match="the same command goes on from here"):
+            extract(dataset, out, config, progress=False, scheduler=str(file))
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+    monkeypatch.undo()
+    with open_store(out) as store:
+        assert set(taken) <= set(store.done_rows.tolist())
+    extract(dataset, out, config, progress=False)
+    assert content(out) == content(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_cleanly(number, dataset, config, whole, tiny_videos, tmp_path):
+    """Of the whole process group, as a terminal's and a job's are."""
+    out = tmp_path / "store.zarr"
+    settings = ["--frames", FRAMES, "--vlm", config.vlm, "--vlm-weights", config.vlm_weights]
+    settings += ["--video-encoder", config.video_encoder, "--video-weights", config.video_weights]
+    command = ["extract", "--dataset", "folder", "--videos", tiny_videos, "--out", out]
+    child = subprocess.Popen(
+        [sys.executable, "-c", SLOW_COMMAND, *map(str, [*command, *settings, "--workers", 1])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert child.stdout.readline() == "taken\n"
+    os.killpg(child.pid, number)
+    said = child.communicate(timeout=60)[1]
+    assert child.returncode == 128 + number, said
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+    with open_store(out) as store:
+        assert len(store.done_rows) >= 1
+    extract(dataset, out, config, progress=False)
+    assert content(out) == content(whole)
+
+
+SLOW_COMMAND = """
+import sys, time
+from pcmci import cli
+from pcmci.extract.intake import Intake
+
+take = Intake.take
+def slow_take(self, row, vlm, video):
+    take(self, row, vlm, video)
+    print("taken", flush=True)
+    time.sleep(0.5)
+Intake.take = slow_take
+
+if __name__ == "__main__":
+    cli.main()
+"""
+
+
+def test_the_command_says_what_each_worker_did(pcmci, config, tiny_videos, tmp_path):
+    """The whole way, with processes that start as a user's do."""
+    command = ["extract", "--dataset", "folder", "--videos", tiny_videos]
+    command += ["--frames", FRAMES, "--vlm", config.vlm, "--vlm-weights", config.vlm_weights]
+    command += ["--video-encoder", config.video_encoder, "--video-weights", config.video_weights]
+    answer = pcmci(*command, "--out", tmp_path / "a.zarr", "--workers", 1)
+    assert answer.code == 0, answer.err
+    assert "worker 0: 8 videos, 1 failures, waited" in answer.out
+    assert "dashboard: " in answer.err
+    assert "1 workers | cpu fp32 | vlm" in answer.err
+    answer = pcmci(*command, "--out", tmp_path / "a.zarr", "--workers", 1, "--json")
+    assert json.loads(answer.out)["counts"] == {"pending": 0, "done": 8, "failed": 1, "missing": 1}
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--workers", 0], "--workers 0 must be at least 1"),
+        (["--workers", 2, "--scheduler", "tcp://h:1"], "name one of the two"),
+        (["--scheduler", "nowhere.json"], "neither an address, as tcp://host:8786, nor a"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(flags, complaint, pcmci, tiny_videos, tmp_path):
+    out = tmp_path / "a.zarr"
+    answer = pcmci(
+        "extract", "--dataset", "folder", "--videos", tiny_videos, "--out", out, *flags
+    )  # fmt: skip
+    assert answer.code == 2
+    assert complaint in answer.err.splitlines()[-1]
+    assert not out.exists()
+
+
+def test_a_scheduler_that_does_not_answer(pcmci, tiny_videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("pcmci.cluster.connect.CONNECT_SECONDS", 1)
+    answer = pcmci(
+        "extract", "--dataset", "folder", "--videos", tiny_videos, "--out", tmp_path / "a.zarr",
+        "--scheduler", "tcp://127.0.0.1:9",
+    )  # fmt: skip
+    assert answer.code == 1
+    assert answer.err.splitlines()[-1].startswith("pcmci: no scheduler answers at tcp://127.0.0.1")
