@@ -296,13 +296,15 @@ def ablate(
             help="For features, of all workers, as 2G.", show_default="half of what is free"
         ),
     ] = None,
+    scheduler: Scheduler = None,
     as_json: AsJson = False,
     *,
     settings: dict[str, Any],
 ) -> None:
     """Train many runs from one store, orders x seeds x a grid, and make tables and a page of them.
 
-    What is there already is not trained again, be it from train-heads or from another sweep.
+    What is there already is not trained again, be it from train-heads or from another sweep. On a
+    Dask cluster (--scheduler) store and --out have to lie where its workers see them.
 
     Example: pcmci ablate --dataset coin --orders all --seeds 5 --validation 0.1 --grid lr=1e-3,3e-3
     """
@@ -314,13 +316,16 @@ def ablate(
     bytes_ = parse_memory(memory) if memory else None
     configure((), asked or (), chosen)  # refuse bad values before anything is opened
     from pcmci.cache.store import open_store
-    from pcmci.heads.ablation import Ablator
+    from pcmci.heads.ablation import Ablator, trainers_of
 
-    with open_store(_find_store(dataset, features)) as store:
+    with (
+        open_store(_find_store(dataset, features)) as store,
+        trainers_of(scheduler, workers, store, out, device, not as_json) as trainers,
+    ):
         _say_coverage(store)
         ablator = Ablator(
             store, stages, which, values, asked, compared, out, device, precision, bytes_,
-            workers, stack, retry_failed, not as_json, chosen,
+            workers, stack, retry_failed, not as_json, chosen, trainers,
         )  # fmt: skip
         if dry_run:
             _show_preview(ablator.preview(), as_json)

@@ -139,6 +139,7 @@ class Store:
         self.sessions, self.groups = self.table.sessions, self.table.groups
         self.activity, self.steps = self.table.activity, self.table.steps
         self.chunk_rows = self.chunks.layout("status").rows
+        self._held: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.table)
@@ -214,6 +215,9 @@ class Store:
         if not isinstance(rows, slice):  # numpy makes an empty list one of floats
             rows = np.asarray(rows) if len(rows) else np.zeros(0, int)
         index = np.arange(len(self))[rows]
+        if array in self._held:
+            found = self._held[array][index, views.start : views.stop]
+            return found if view is None else found[:, 0]
         out = np.empty((len(index), len(views), *layout.shape[2:]), layout.dtype)
         done = self.status[index] == Status.DONE
         all_done = bool(done.all())
@@ -247,6 +251,17 @@ class Store:
         if not all_done:
             out[~done] = np.nan
         return out if view is None else out[:, 0]
+
+    def hold(self, most: int) -> bool:
+        """Read all features now, if they take at most `most` bytes, and answer from memory then.
+
+        Returns whether they do. Raises what `read` does.
+        """
+        layouts = [self.chunks.layout(array) for array in FEATURES]
+        if len(self) * sum(layout.row_bytes for layout in layouts) > most:
+            return False
+        self._held = {array: self.read(array) for array in FEATURES}
+        return True
 
     def check_spec(self, asked: StoreSpec) -> None:
         """Raises SpecMismatch naming the fields in which the store differs from `asked`."""

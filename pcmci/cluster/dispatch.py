@@ -105,7 +105,7 @@ class Dispatcher(Generic[Item]):
     admit: run once on each worker's process before it gets work; judge: told what it answered,
     returns why the worker cannot be used, or "". token: what a task asks `is_halted` about.
     stopping: asked often; once it says yes no task is given out any more, and those that are out
-    are told to end. say: a line for the user.
+    are told to end. say: a line for the user. tick: called a few times a second.
     members: by name, with what became of them.
     """
 
@@ -121,10 +121,11 @@ class Dispatcher(Generic[Item]):
         tasks_a_worker: int = TASKS_A_WORKER,
         stopping: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda line: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         self.client, self._work, self._admit, self._judge = client, work, admit, judge
         self._token, self._size, self._tasks_a_worker = token, size, tasks_a_worker
-        self._stopping, self._say = stopping, say
+        self._stopping, self._say, self._tick = stopping, say, tick
         self.members: dict[str, Member] = {}
         self._processes: dict[str, _Process] = {}
         self._where: dict[Key, str] = {}  # a task's key -> the address of its worker
@@ -150,6 +151,7 @@ class Dispatcher(Generic[Item]):
             yield from self._look()
             while self._todo or self._suspects or self._where:
                 self._check_connection()
+                self._tick()
                 if self._stopping():
                     self._halt()
                     if not any(task.items for task in self._tasks()):

@@ -5,16 +5,17 @@ table = pcmci.ablate(store, orders="all", seeds=5, tau=[0.3, 0.6, 0.9])
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -25,7 +26,7 @@ from pcmci.cache.schema import Status
 from pcmci.cache.store import Store
 from pcmci.device import choose_device, choose_precision
 from pcmci.errors import PcmciError, UsageError
-from pcmci.heads.config import order_name, parse_labels, parse_order, setting_name
+from pcmci.heads.config import TransportConfig, order_name, parse_labels, parse_order, setting_name
 from pcmci.heads.frozen import frozen_weights
 from pcmci.heads.grid import Grid, check_grid, check_orders, parse_orders
 from pcmci.heads.metrics import TAU
@@ -39,6 +40,9 @@ from pcmci.heads.splits import training_splits
 from pcmci.heads.sweep import Sweep, Trial, groups, plan_sweep
 from pcmci.heads.training import build_model
 from pcmci.stopping import StoppedError, stop_signals
+
+if TYPE_CHECKING:
+    from pcmci.heads.distributed import Trainers
 
 RESAMPLES = 1000
 """Of the bootstrap of differences."""
@@ -107,6 +111,7 @@ class Ablator:
     retry_failed: bool = False
     progress: bool = True
     values: Mapping[str, Any] = field(default_factory=dict)
+    trainers: Trainers | None = None
 
     def __post_init__(self) -> None:
         store = self.store
@@ -117,7 +122,10 @@ class Ablator:
         labels = parse_labels(self.labels) if isinstance(self.labels, str) else self.labels
         labels = labels or store.spec.label_sets
         check_labels(store, labels)
-        self._device = choose_device(self.device)
+        if self.trainers is None:
+            self._device = choose_device(self.device)
+        else:
+            self._device = torch.device(self.trainers.about.device)
         reference = self.reference
         self.sweep: Sweep = plan_sweep(
             _orders(self.orders),
@@ -160,9 +168,12 @@ class Ablator:
         ]
 
     def preview(self) -> Preview:
-        """Count what there is, and time a few steps of what there is not."""
+        """Count what there is, and time a few steps of what there is not; on a cluster nothing is
+        timed."""
         outcomes = [self._outcome(trial) for trial in self.sweep.trials]
         todo, width = self._groups(self.pending())
+        if self.trainers is not None:
+            return self._counted(outcomes, todo, width, len(self.trainers), None)
         place = self._place(len(todo))
         seconds: float | None = None
         if todo:
@@ -176,13 +187,23 @@ class Ablator:
                         measured[key] = self._seconds(group)
                     seconds += measured[key]
             seconds /= place.workers
+        return self._counted(outcomes, todo, width, place.workers, seconds)
+
+    def _counted(
+        self,
+        outcomes: Sequence[Outcome],
+        todo: Sequence[Sequence[Trial]],
+        width: int,
+        workers: int,
+        seconds: float | None,
+    ) -> Preview:
         return Preview(
             runs=len(outcomes),
             there=sum(outcome.run is not None for outcome in outcomes),
             failed=0 if self.retry_failed else sum(bool(o.reason) for o in outcomes),
             groups=len(todo),
             stack=width,
-            workers=place.workers,
+            workers=workers,
             seconds=seconds,
         )
 
@@ -245,7 +266,6 @@ class Ablator:
         """Key of a run -> what stopped it, where it was not the run's own loss."""
         errors = self._solve(pending)
         todo, _ = self._groups([t for t in pending if t.recipe.key(self.store) not in errors])
-        place = self._place(len(todo))
         total = sum(
             len(group) * len(self.sweep.labels) * group[0].recipe.train.epochs for group in todo
         )
@@ -265,7 +285,11 @@ class Ablator:
                         stop.number, f"{left} runs are left: the same command goes on from here"
                     )
 
-            for index, error in train_groups(self.store, recipes, place, on_epochs):
+            if self.trainers is None:
+                trained = train_groups(self.store, recipes, self._place(len(todo)), on_epochs)
+            else:
+                trained = self.trainers.train(recipes, self.memory, on_epochs)
+            for index, error in trained:
                 done += len(todo[index])
                 bar.set_postfix_str(f"{done} done", refresh=False)
                 if error is not None:
@@ -285,15 +309,19 @@ class Ablator:
                 if key not in seen:
                     seen[key] = None
                     try:
-                        frozen_weights(
-                            self.store, labels, model.transport, self._device, self.progress,
-                            Path(self.out) / "plans",
-                        )  # fmt: skip
+                        self._solve_one(labels, model.transport)
                     except PcmciError as error:
                         seen[key] = str(error)
                 if reason := seen[key]:
                     errors[trial.recipe.key(self.store)] = reason
         return errors
+
+    def _solve_one(self, labels: str, config: TransportConfig) -> None:
+        if self.trainers is not None:
+            self.trainers.solve(labels, config)
+            return
+        spare = Path(self.out) / "plans"
+        frozen_weights(self.store, labels, config, self._device, self.progress, spare)
 
     def _groups(self, pending: Sequence[Trial]) -> tuple[list[list[Trial]], int]:
         """The stacks to train, and the width of the widest."""
@@ -307,9 +335,14 @@ class Ablator:
             return self.stack
         if self._device.type == "cpu":
             return 1
-        free, _ = torch.cuda.mem_get_info(self._device)
         needed = max(bytes_of_a_run(self.store, recipe, labels) for labels in self.sweep.labels)
-        return int(STACK_SHARE * free / (self.workers or 1) / needed)
+        return int(STACK_SHARE * self._free() / (self.workers or 1) / needed)
+
+    def _free(self) -> int:
+        """Bytes of a GPU's memory, here or where runs are trained."""
+        if self.trainers is not None:
+            return self.trainers.about.free
+        return int(torch.cuda.mem_get_info(self._device)[0])
 
     def _place(self, todo: int) -> Place:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -318,7 +351,7 @@ class Ablator:
         workers = max(1, min(workers, todo))
         memory = self.memory
         if memory is None and not on_cpu:
-            memory = int(FEATURE_SHARE * torch.cuda.mem_get_info(self._device)[0])
+            memory = int(FEATURE_SHARE * self._free())
         elif memory is None and workers > 1:
             memory = int(psutil.virtual_memory().available) // 2
         return Place(
@@ -409,6 +442,7 @@ def ablate(
     resamples: int = RESAMPLES,
     retry_failed: bool = False,
     progress: bool = True,
+    scheduler: str | None = None,
     **values: Any,
 ) -> Ablation:
     """Every order with every seed and every combination of the grid, each a run in `out` as
@@ -419,16 +453,47 @@ def ablate(
     training are tried for every order alike and chosen on validation; settings of the model make
     rows of their own. reference: the order that the others are compared with. workers: processes;
     stack: how many runs are trained as one model. resamples: of the bootstrap, 0 for none.
-    values: settings of all runs, as `epochs=30`.
+    scheduler: of a Dask cluster that trains, its address or its scheduler file; the store and `out`
+    have to lie where its workers see them. values: settings of all runs, as `epochs=30`.
     Runs that are there are not trained again, runs that diverged before not tried again unless
     `retry_failed`. A run that fails is recorded, and the others go on.
     Raises UsageError for arguments, PcmciError where every run failed.
     """
-    ablator = Ablator(
-        store, orders, seeds, grid or {}, labels, reference, out, device, precision, memory,
-        workers, stack, retry_failed, progress, values,
-    )  # fmt: skip
-    return ablator.run(tau, results, resamples)
+    with trainers_of(scheduler, workers, store, out, device, progress) as trainers:
+        ablator = Ablator(
+            store, orders, seeds, grid or {}, labels, reference, out, device, precision, memory,
+            workers, stack, retry_failed, progress, values, trainers,
+        )  # fmt: skip
+        return ablator.run(tau, results, resamples)
+
+
+@contextlib.contextmanager
+def trainers_of(
+    scheduler: str | None,
+    workers: int | None,
+    store: Store,
+    out: str | Path,
+    device: str = "auto",
+    progress: bool = True,
+) -> Iterator[Trainers | None]:
+    """The workers of a cluster, for an `Ablator`; None where none was named.
+
+    Raises UsageError where `workers` of this machine are asked for too, ClusterError, NoWorker.
+    """
+    if scheduler is None:
+        yield None
+        return
+    from pcmci.cluster.connect import connect, dashboard
+    from pcmci.heads.distributed import Trainers
+
+    def say(line: str) -> None:
+        if progress:
+            tqdm.write(line, file=sys.stderr)
+
+    with connect(scheduler, workers) as client:
+        say(f"dashboard: {dashboard(client)}")
+        with Trainers(client, store, Path(out), device, say) as trainers:
+            yield trainers
 
 
 def _orders(orders: str | Sequence[tuple[str, ...] | str]) -> tuple[tuple[str, ...], ...]:

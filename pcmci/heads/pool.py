@@ -67,7 +67,7 @@ def train_groups(
     """
     if place.workers == 1:
         for index, recipes in enumerate(groups):
-            yield index, _train(store, recipes, place, on_epochs)
+            yield index, train_stack(store, recipes, place, on_epochs)
         return
     context = multiprocessing.get_context("spawn")
     epochs, stop = context.SimpleQueue(), context.Event()
@@ -115,9 +115,11 @@ def _result(future: Future[str | None]) -> str | None:
         ) from None
 
 
-def _train(
+def train_stack(
     store: Store, recipes: Sequence[Recipe], place: Place, on_epochs: Callable[[int], None]
 ) -> str | None:
+    """Train runs as one stack, in this thread, or as several where the device is too small for
+    that; returns the error that stopped it, if one did."""
     # another sweep may have made some of them since this one was planned
     recipes = [recipe for recipe in recipes if not find_run(store, recipe, place.out)]
     if not recipes:
@@ -141,7 +143,9 @@ def _train(
         if place.device.type == "cuda":
             torch.cuda.empty_cache()  # the next group plans with what is free
     half = len(recipes) // 2  # too wide a stack
-    errors = [_train(store, part, place, on_epochs) for part in (recipes[:half], recipes[half:])]
+    errors = [
+        train_stack(store, part, place, on_epochs) for part in (recipes[:half], recipes[half:])
+    ]
     return next((error for error in errors if error), None)
 
 
@@ -196,7 +200,7 @@ def _work(recipes: list[Recipe]) -> str | None:
             _worker["store"] = open_store(_worker["store"])
         if _worker["store"].content_digest != _worker["digest"]:
             return "the store was written to after the sweep began: start it again"
-        return _train(_worker["store"], recipes, _worker["place"], on_epochs)
+        return train_stack(_worker["store"], recipes, _worker["place"], on_epochs)
     except Stopped:
         if _worker["terminated"]:
             os._exit(128 + signal.SIGTERM)
