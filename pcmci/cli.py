@@ -692,6 +692,53 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
     print(f"videos without features: {len(rows)}", file=sys.stderr)
 
 
+@store_app.command("stats")
+def store_stats(
+    path: StorePath,
+    above: Annotated[
+        float, typer.Option(help="List pairs that are alike by as much, of at most 1.", max=1)
+    ] = 0.98,
+    top: Annotated[int, typer.Option(help="Pairs to list, the most alike first.", min=0)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """What the features are like, and which videos of other splits are in train too.
+
+    A pair's likeness is the lower of two cosines, one an encoder. Reads all features once.
+
+    Example: pcmci store stats features/coin.zarr --above 0.95 --top 50
+    """
+    from tqdm.dask import TqdmCallback
+
+    from pcmci.cache.stats import store_stats as stats_of
+    from pcmci.cache.store import open_store
+    from pcmci.report.store import compared_table, features_table, hints, pairs_table
+    from pcmci.report.table import show
+
+    silent = True if as_json else None  # None: where nobody looks at a terminal
+    with (
+        open_store(path) as store,
+        TqdmCallback(desc="stats", unit="task", disable=silent, leave=False),
+    ):
+        found = dataclasses.asdict(stats_of(store, above))
+    copies = found["copies"]
+    pairs = copies["pairs"]
+    copies["pairs"] = pairs[:top]
+    if as_json:
+        _print_json({"store": str(path), **found})
+        return
+    show(features_table(found["features"], str(path)))
+    for line in hints(found["features"]):
+        print(line)
+    if copies["missing"]:
+        print(copies["missing"])
+        return
+    show(compared_table(copies["compared"], above))
+    if pairs[:top]:
+        show(pairs_table(pairs[:top], above))
+    if len(pairs) > top:
+        print(f"{len(pairs) - top} pairs more: --top {len(pairs)}")
+
+
 @store_app.command("convert")
 def store_convert(
     source: StorePath,

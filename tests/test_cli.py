@@ -69,6 +69,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(pcmci, monkeypatch):
         (["predict", "nowhere", "film.mp4"], "nowhere"),
         (["store", "info", "nowhere.zarr"], "nowhere.zarr"),
         (["store", "info", "nowhere.txt"], "nowhere.txt"),
+        (["store", "stats", "nowhere.zarr"], "nowhere.zarr"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,6 +43,9 @@ from pcmci.cache.lock import WriterLock
 from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writer import StoreWriter, recover
 from pcmci.errors import SpecMismatch, StoreError
+
+if TYPE_CHECKING:
+    import dask.array
 
 THREADED_BYTES = 8 * 2**20
 """Reading less than this takes less time than starting threads."""
@@ -262,6 +265,20 @@ class Store:
             return False
         self._held = {array: self.read(array) for array in FEATURES}
         return True
+
+    def to_dask(
+        self, array: str, view: int | None = None, *, block_bytes: int = 32 * 2**20
+    ) -> dask.array.Array:
+        """Features as a lazy dask.array in float16: nothing is read before it is computed.
+
+        array, view: as in `read`, by which every block is read and checked. block_bytes: of a
+        block, which is cut where chunks are and is a chunk at least. A graph can go to a cluster
+        whose workers see the same path, and does not need this store to stay open. Computing
+        raises StoreError where the store has changed since.
+        """
+        from pcmci.cache.lazy import lazy_array
+
+        return lazy_array(self, array, view, block_bytes)
 
     def check_spec(self, asked: StoreSpec) -> None:
         """Raises SpecMismatch naming the fields in which the store differs from `asked`."""
