@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from functools import cache
+from unittest import mock
 
 import cloudpickle
 import dask
@@ -20,11 +21,15 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot im
 
 
 @contextlib.contextmanager
-def local_client(workers: int, *plugins: WorkerPlugin) -> Iterator[Client]:
+def local_client(
+    workers: int, *plugins: WorkerPlugin, threads: int | None = None
+) -> Iterator[Client]:
     """As `pcmci extract --workers` makes it, but for processes that are forked from one that has
-    torch already: importing it takes most of a cluster's start."""
+    torch already: importing it takes most of a cluster's start. threads: of torch in each."""
     _start_forkserver()
+    share = connect._threads_of_each
     with (
+        mock.patch.object(connect, "_threads_of_each", lambda count: threads or share(count)),
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         connect.local_cluster(workers) as cluster,
         Client(cluster) as client,
@@ -70,6 +75,21 @@ class Deadly(WorkerPlugin):
             return submit(decoders, path)
 
         Decoders.submit = deadly
+
+
+class Stillborn(WorkerPlugin):
+    """Every process dies when it loads the encoders; or those of one worker, by its name."""
+
+    name = "stillborn"
+
+    def __init__(self, worker: str | None = None) -> None:
+        self.worker = worker
+
+    def setup(self, worker) -> None:
+        from pcmci.extract.pair import Encoders
+
+        if self.worker in (None, str(worker.name)):
+            Encoders.load = lambda config: os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Slow(WorkerPlugin):
@@ -137,3 +157,61 @@ class Sick(WorkerPlugin):
 
         if str(worker.name) == self.worker:
             Station.encode = fail
+
+
+class DeadlyRun(WorkerPlugin):
+    """Who trains a stack with this seed dies of it, every time."""
+
+    name = "deadly-run"
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def setup(self, worker) -> None:
+        from pcmci.heads import distributed
+
+        train, seed = distributed.train_stack, self.seed
+
+        def deadly(store, recipes, *rest):
+            if any(recipe.train.seed == seed for recipe in recipes):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return train(store, recipes, *rest)
+
+        distributed.train_stack = deadly
+
+
+class OtherTorch(WorkerPlugin):
+    """The worker of one name says that it has another torch."""
+
+    name = "other-torch"
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+
+    def setup(self, worker) -> None:
+        from pcmci.heads import distributed
+
+        if str(worker.name) == self.worker:
+            distributed.version = lambda name: "1.0"
+
+
+class CountsReads(WorkerPlugin):
+    """Counts how often chunks of features are read, see `reads`."""
+
+    name = "counts-reads"
+
+    def setup(self, worker) -> None:
+        from pcmci.cache import store
+
+        read = store.read_features
+        worker.pcmci_reads = 0
+
+        def counted(*arguments):
+            worker.pcmci_reads += 1
+            return read(*arguments)
+
+        store.read_features = counted
+
+
+def reads(dask_worker) -> int:
+    return dask_worker.pcmci_reads

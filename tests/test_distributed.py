@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from clusters import Deadly, Other, Sick, Slow, kill, local_client
+from clusters import Deadly, Other, Sick, Slow, Stillborn, kill, local_client
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
-from pcmci.cluster.connect import ClusterError, NoWorker, worker_specs
+from pcmci.cluster.connect import ClusterError, NoWorker, visible_gpus, worker_specs
 from pcmci.errors import SpecMismatch
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
@@ -203,6 +204,20 @@ def test_where_all_are_sick_the_run_ends_and_goes_on_later(dataset, config, whol
     assert content(out) == content(whole)
 
 
+def test_workers_that_die_of_the_encoders_end_the_run(dataset, config, tmp_path):
+    with local_client(2, Stillborn()) as client, pytest.raises(ClusterError, match="out of memory"):
+        on(client, dataset, tmp_path / "a.zarr", config)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_worker_that_dies_of_the_encoders_stops_no_other(dataset, config, whole, tmp_path):
+    out = tmp_path / "store.zarr"
+    with local_client(2, Stillborn("1")) as client:
+        summary = on(client, dataset, out, config)
+    assert summary.workers["0"].videos == 8
+    assert content(out) == content(whole)
+
+
 def test_workers_come_and_go(dataset, config, whole, tmp_path, monkeypatch):
     """None is there at first; then one, then three, then one."""
     from pcmci.extract.intake import Intake
@@ -329,6 +344,28 @@ def test_the_command_says_what_each_worker_did(pcmci, config, tiny_videos, tmp_p
     assert "1 workers | cpu fp32 | vlm" in answer.err
     answer = pcmci(*command, "--out", tmp_path / "a.zarr", "--workers", 1, "--json")
     assert json.loads(answer.out)["counts"] == {"pending": 0, "done": 8, "failed": 1, "missing": 1}
+
+
+def test_two_extractions_share_workers(cluster, dataset, config, whole, tmp_path):
+    """With other settings, at the same time; neither takes the other's encoders away."""
+    other = dataclasses.replace(config, vlm_weights="random:7")
+    alone, beside = tmp_path / "alone.zarr", tmp_path / "beside.zarr"
+    extract(dataset, alone, other, progress=False)
+    with ThreadPoolExecutor(1) as thread:
+        second = thread.submit(on, cluster, dataset, beside, other)
+        on(cluster, dataset, tmp_path / "first.zarr", config)
+        second.result()
+    assert content(tmp_path / "first.zarr") == content(whole)
+    assert content(beside) == content(alone)
+
+
+def test_each_local_worker_sees_one_gpu_of_those_it_may_use(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    specs = worker_specs(3, visible_gpus())
+    seen = [spec["options"]["env"]["CUDA_VISIBLE_DEVICES"] for spec in specs.values()]
+    assert seen == ["4", "6", "4"]
+    assert "CUDA_VISIBLE_DEVICES" not in worker_specs(1, [])[0]["options"]["env"]
 
 
 @pytest.mark.parametrize(

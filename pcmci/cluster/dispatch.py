@@ -44,7 +44,8 @@ Item = TypeVar("Item", bound=Hashable)
 class Member:
     """A worker as the user knows it, by name; a nanny starts it again under the same one.
 
-    refused: why it gets no work, "" where it does. deaths: of its processes. left: times that it
+    refused: why it gets no work, "" where it does. deaths: of its processes; stillborn:
+    of these, before it could work. left: times that it
     went away as it should. since: when it could first work (`time.monotonic`).
     """
 
@@ -52,6 +53,7 @@ class Member:
     refused: str = ""
     deaths: int = 0
     left: int = 0
+    stillborn: int = 0
     since: float = 0.0
 
     @property
@@ -221,7 +223,11 @@ class Dispatcher(Generic[Item]):
         else:
             member.deaths += 1
             self._say(f"worker {member.name} died")
-            self._stillborn += not process.ready
+            if not process.ready and not member.refused:
+                self._stillborn += 1
+                member.stillborn += 1
+                if member.stillborn >= DEATHS:
+                    self._refuse(member, f"it died {DEATHS} times before it had work")
         for key, task in process.tasks.items():
             self._forget(key, task)
             if expected:

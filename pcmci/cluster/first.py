@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from distributed import Client, get_worker, wait
 from distributed.comm import CommClosedError
+from distributed.scheduler import KilledWorker
 
 from pcmci.cluster.connect import ClusterError, NoWorker, lost
 
@@ -51,8 +52,11 @@ def first_answer(
                 address, answer = future.result()
             except (OSError, CommClosedError) as error:
                 raise lost(error) from error
+            except KilledWorker as error:
+                raise ClusterError("workers die before they have work (out of memory?)") from error
             except Exception as error:
-                raise ClusterError(f"workers fail before they have work: {error}") from error
+                name = type(error).__name__
+                raise ClusterError(f"a worker fails before it has work: {name}: {error}") from error
             reasons[address] = trouble(answer)
             if not reasons[address]:
                 return address, answer

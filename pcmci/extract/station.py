@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,11 +67,14 @@ class Station:
 
     One thread alone encodes, the one that loaded the encoders: what torch is told about numbers is
     told to a thread, and two that encode at once would only be in each other's way.
+
+    config: its settings. users: how many use it now.
     """
 
     def __init__(self, config: ExtractConfig, threads: int) -> None:
         """Raises UsageError for a device that is not there, WeightsError for weights."""
         self.config = config
+        self.users = 0
         self._sampling = Sampling(config.frames, config.views)
         with contextlib.ExitStack() as opening:
             self._encoding = opening.enter_context(ThreadPoolExecutor(1, "encode"))
@@ -138,37 +141,47 @@ class Station:
 # --- what a client submits ------------------------------------------------------------------------
 
 _lock = threading.Lock()
-_station: Station | None = None
+_stations: list[Station] = []
 
 
-def about(order: Order, sample: Path | None) -> About:
+def about(order: Order, sample: object) -> About:
     """Load the encoders, if they are not there yet. sample: a video that has to be in sight."""
     if isinstance(sample, Path) and not sample.exists():
         return About(f"it does not see {sample}: videos have to lie where every worker finds them")
     try:
-        return station(order).about()
+        with _station(order) as station:
+            return station.about()
     except PcmciError as error:
         return About(str(error))
 
 
 def encode_text(order: Order, prompts: Sequence[str]) -> np.ndarray:
     """[N, D] float32."""
-    return station(order).text(prompts)
+    with _station(order) as station:
+        return station.text(prompts)
 
 
 def encode(order: Order, videos: Sequence[tuple[int, Path]]) -> Encoded:
     """videos: (row, path) of each."""
-    return station(order).encode(order.token, videos)
+    with _station(order) as station:
+        return station.encode(order.token, videos)
 
 
-def station(order: Order) -> Station:
-    """The one of this process; made when it is first asked for, or asked for with other
-    settings."""
-    global _station
+@contextlib.contextmanager
+def _station(order: Order) -> Iterator[Station]:
+    """The one of this process; made when it is first asked for. One with other settings, of an
+    extraction before this one or beside it, goes when nobody uses it."""
     with _lock:
-        if _station is None or _station.config != order.config:
-            if _station is not None:
-                _station.close()
-                _station = None
-            _station = Station(order.config, torch_threads())
-        return _station
+        found = next((one for one in _stations if one.config == order.config), None)
+        if found is None:
+            for idle in [one for one in _stations if not one.users]:
+                _stations.remove(idle)
+                idle.close()
+            found = Station(order.config, torch_threads())
+            _stations.append(found)
+        found.users += 1
+    try:
+        yield found
+    finally:
+        with _lock:
+            found.users -= 1
