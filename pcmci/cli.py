@@ -183,11 +183,18 @@ def _show_summary(summary: Any, out: Path, as_json: bool, learnable: bool) -> No
             f"{summary.waiting / lasted:.0%} of it)"
         )
     for name, one in sorted(summary.workers.items()):
-        waited = f", waited {one.waiting / one.seconds:.0%}" if one.seconds else ""
-        note = f", {one.note}" if one.note else ""
-        print(f"worker {name}: {one.videos} videos, {one.failures} failures{waited}{note}")
+        _show_worker(name, f"{one.videos} videos, {one.failures} failures", one)
     if learnable:
         print(f"next: pcmci train-heads --features {out} --order ich,ici,ivc")
+
+
+def _show_worker(name: str, did: str, summary: Any) -> None:
+    """A line of a cluster's worker. summary: with `seconds`, of which `busy`, and a `note`."""
+    waited = ""
+    if summary.seconds:
+        waited = f", waited {max(0.0, 1 - summary.busy / summary.seconds):.0%}"
+    note = f", {summary.note}" if summary.note else ""
+    print(f"worker {name}: {did}{waited}{note}")
 
 
 @app.command()
@@ -332,6 +339,7 @@ def ablate(
             return
         command = shlex.join(["pcmci", *sys.argv[1:]])
         found = ablator.run(taus, results, resamples, command)
+    workers_did = trainers.workers if trainers is not None else {}
     from pcmci.report.ablation import write_report
     from pcmci.report.table import ablation_table, show
 
@@ -341,6 +349,7 @@ def ablate(
             {
                 "results": str(found.path), "page": str(page), "done": found.done,
                 "trained": found.trained, "failed": found.failures, "summary": found.summary,
+                "workers": {name: dataclasses.asdict(one) for name, one in workers_did.items()},
             }
         )  # fmt: skip
     else:
@@ -353,6 +362,8 @@ def ablate(
             f"{found.done} runs ({found.done - found.trained} of them were there)\n"
             f"rows: {found.path / 'results.parquet'}\npage: {page}"
         )
+        for name, one in sorted(workers_did.items()):
+            _show_worker(name, f"{one.runs} runs", one)
         for run, reason in found.failures.items():
             print(f"failed: {run}: {reason}", file=sys.stderr)
     if found.failures:

@@ -158,6 +158,8 @@ def test_the_command(store, swept, tmp_path, pcmci):
         assert answer.code == 0, answer.err
         assert "6 runs (0 of them were there)" in answer.out
         assert "dashboard: " in answer.err
+        assert "worker 0: " in answer.out
+        assert " runs, waited " in answer.out
         refused = pcmci(*command, "--workers", 2)
         assert refused.code == 2
         assert "the scheduler has its workers" in refused.err

@@ -122,7 +122,8 @@ class ClusterExtraction:
                     self._take(what, intake)
         finally:
             for name, member in dispatcher.members.items():
-                intake.summary.workers.setdefault(name, WorkerSummary()).note = member.note
+                one = intake.summary.workers.setdefault(name, WorkerSummary())
+                one.note, one.deaths = member.note, member.deaths
 
     def _trouble(self, about: About, spec: StoreSpec | None) -> str:
         """Why a worker cannot add to a store of this spec, be it the first one or not."""

@@ -27,10 +27,12 @@ WRITES_AHEAD = 8
 @dataclass
 class WorkerSummary:
     """What one worker of a cluster did. videos: encoded. seconds: from when it could work to what
-    it did last; busy: of these, in which it encoded. note: that it died, left, or got no work."""
+    it did last; busy: of these, in which it encoded. deaths: of its processes. note: that it died,
+    left, or got no work."""
 
     videos: int = 0
     failures: int = 0
+    deaths: int = 0
     seconds: float = 0.0
     busy: float = 0.0
     note: str = ""

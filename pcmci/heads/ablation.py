@@ -288,7 +288,10 @@ class Ablator:
             if self.trainers is None:
                 trained = train_groups(self.store, recipes, self._place(len(todo)), on_epochs)
             else:
-                trained = self.trainers.train(recipes, self.memory, on_epochs)
+                memory = self.memory
+                if memory is None and self._device.type != "cpu":
+                    memory = int(FEATURE_SHARE * self._free())
+                trained = self.trainers.train(recipes, memory, on_epochs)
             for index, error in trained:
                 done += len(todo[index])
                 bar.set_postfix_str(f"{done} done", refresh=False)

@@ -73,10 +73,22 @@ class About:
     libraries: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass
+class TrainerSummary:
+    """What one worker did. runs: trained. seconds: from when it could work to what it did last;
+    busy: of these, in which it trained. note: that it died, left, or got no work."""
+
+    runs: int = 0
+    seconds: float = 0.0
+    busy: float = 0.0
+    note: str = ""
+
+
 class Trainers:
     """The workers of a cluster, for one sweep: `with Trainers(...) as trainers`.
 
     about: what the first one that answered is like; the others have to be the same.
+    workers: what each did, by name.
     Raises NoWorker where none can be used, ClusterError where the scheduler is lost.
     """
 
@@ -84,6 +96,7 @@ class Trainers:
         self, client: Client, store: Store, out: Path, device: str, say: Callable[[str], None]
     ) -> None:
         self._client, self._say = client, say
+        self.workers: dict[str, TrainerSummary] = {}
         out.mkdir(parents=True, exist_ok=True)
         where = store.path
         self._job = Job(
@@ -135,11 +148,21 @@ class Trainers:
             say=self._say,
             tick=tick,
         )
-        for what in dispatcher.run((i, tuple(group)) for i, group in enumerate(groups)):
-            if isinstance(what, Killer):
-                yield what.item[0], what.reason
-            elif not what.result.left:
-                yield what.items[0][0], what.result.error
+        try:
+            for what in dispatcher.run((i, tuple(group)) for i, group in enumerate(groups)):
+                if isinstance(what, Killer):
+                    yield what.item[0], what.reason
+                    continue
+                ((index, recipes),) = what.items
+                one = self.workers.setdefault(what.worker.name, TrainerSummary())
+                one.busy += what.result.seconds
+                one.seconds = time.monotonic() - what.worker.since
+                if not what.result.left:
+                    one.runs += len(recipes)
+                    yield index, what.result.error
+        finally:
+            for name, member in dispatcher.members.items():
+                self.workers.setdefault(name, TrainerSummary()).note = member.note
         on_epochs(0)
 
     def __len__(self) -> int:
@@ -170,10 +193,12 @@ class Trainers:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """error: what stopped a stack, if anything did. left: the sweep was halted before its end."""
+    """error: what stopped a stack, if anything did. left: the sweep was halted before its end.
+    seconds: of training."""
 
     error: str | None = None
     left: bool = False
+    seconds: float = 0.0
 
 
 class _Desk:
@@ -250,12 +275,19 @@ def _train(job: Job, memory: int | None, stacks: Sequence[Stack]) -> _Outcome:
     desk = _the_desk(job)
     place = Place(job.out, desk.device, memory, workers=1, threads=desk.threads)
     teller = _Teller(get_worker(), job.token)
+
+    def timed() -> _Outcome:
+        began = time.monotonic()
+        error = train_stack(desk.store, recipes, place, teller.on_epochs)
+        return _Outcome(error, seconds=time.monotonic() - began)
+
     try:
-        return _Outcome(desk.in_turn(train_stack, desk.store, recipes, place, teller.on_epochs))
+        outcome: _Outcome = desk.in_turn(timed)
     except Stopped:
-        return _Outcome(left=True)
+        outcome = _Outcome(left=True)
     finally:
         teller.close()
+    return outcome
 
 
 class _Teller:
