@@ -244,8 +244,9 @@ def test_workers_come_and_go(dataset, config, whole, tmp_path, monkeypatch):
     assert content(out) == content(whole)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
-    dataset, config, whole, tmp_path, monkeypatch, pcmci
+    number, dataset, config, whole, tmp_path, monkeypatch, pcmci
 ):
     """A real scheduler and a real worker, as their commands start them; the scheduler is killed."""
     from pcmci.extract.intake import Intake
@@ -271,7 +272,7 @@ def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
             take(intake, row, vlm, video)
             taken.append(row)
             if len(taken) == 2:
-                processes[0].kill()
+                processes[0].send_signal(number)
 
         monkeypatch.setattr(Intake, "take", take_and_kill)
         while not file.exists():

@@ -151,12 +151,12 @@ class Dispatcher(Generic[Item]):
         try:
             self.client.subscribe_topic("all", self._on_event)
             yield from self._look()
-            while self._todo or self._suspects or self._where:
+            while self._todo or self._suspects or self._in_flight():
                 self._check_connection()
                 self._tick()
                 if self._stopping():
                     self._halt()
-                    if not any(task.items for task in self._tasks()):
+                    if not self._in_flight():
                         return
                 else:
                     self._feed()
@@ -325,6 +325,10 @@ class Dispatcher(Generic[Item]):
     def _tasks(self) -> Iterator[_Task]:
         return (task for process in self._processes.values() for task in process.tasks.values())
 
+    def _in_flight(self) -> bool:
+        """Whether a worker has items. A question that waits for its answer keeps nobody."""
+        return any(task.items for task in self._tasks())
+
     def _forget(self, key: Key, task: _Task) -> None:
         self._where.pop(key, None)
         if task.future.status == "pending":
@@ -340,7 +344,7 @@ class Dispatcher(Generic[Item]):
             self.client.run(halt, self._token, wait=False, on_error="ignore")
 
     def _check_workers(self) -> None:
-        if any(task.items for task in self._tasks()):
+        if self._in_flight():
             return
         usable = [p for p in self._processes.values() if not p.member.refused]
         if self._processes and not usable:

@@ -45,7 +45,8 @@ def first_answer(
                 wait(future, timeout=POLL_SECONDS)
             if client.status != "running":
                 raise lost()
-            if some and not set(some) & set(workers(client)):
+            there = workers(client)
+            if some and not set(some) & set(there):
                 break  # all of them have gone, and nobody would answer
         else:
             try:
