@@ -26,6 +26,7 @@ from pcmci.heads.config import (
 )
 from pcmci.heads.config import settings as run_settings
 from pcmci.heads.grid import parse_grid, parse_orders, parse_seeds
+from pcmci.remote.url import place
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,12 +86,20 @@ def _beside_decoding() -> None:
 def extract(
     dataset: DatasetName,
     videos: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the videos.", show_default="data/DATASET/videos"),
+        str | None,
+        typer.Option(
+            help="Folder of the videos, or a URL: s3://, gs:// or https://.",
+            show_default="data/DATASET/videos",
+            metavar="PATH",
+        ),
     ] = None,
     annotations: Annotated[
-        Path | None,
-        typer.Option(help="Annotation file or folder.", show_default="in data/DATASET"),
+        str | None,
+        typer.Option(
+            help="Annotation file or folder, or a URL.",
+            show_default="in data/DATASET",
+            metavar="PATH",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -115,6 +124,8 @@ def extract(
     The same command again does only what is not done.
 
     Example: pcmci extract --dataset coin --videos /data/coin/videos --vlm-weights openai
+
+    Example: pcmci extract --dataset folder --videos s3://bucket/films --out features/films.zarr
     """
     _beside_decoding()
     out = out or Path("features") / f"{dataset}.zarr"
@@ -402,7 +413,9 @@ def evaluate(
 @app.command()
 def predict(
     run: RunPath,
-    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    videos: Annotated[
+        list[str], typer.Argument(help="Video files, or their URLs.", metavar="VIDEO...")
+    ],
     top: Annotated[int, typer.Option(help="Labels a video.", min=1)] = 5,
     vlm_weights: Annotated[
         str | None,
@@ -435,10 +448,11 @@ def predict(
                 f"note: features were made with {name} {used}, here is {here.get(name)}",
                 file=sys.stderr,
             )
+    places = [place(video) for video in videos]
     features, failures = encode_files(
-        videos, spec, vlm_weights=vlm_weights, video_weights=video_weights, device=str(on)
+        places, spec, vlm_weights=vlm_weights, video_weights=video_weights, device=str(on)
     )
-    readable = [path for path in videos if path not in failures]
+    readable = [path for path in places if path not in failures]
     answers: dict[str, dict[str, Any]] = {str(path): {} for path in readable}
     if readable:
         for labels, values in loaded.predict(features["vlm"], features["video"], on).items():

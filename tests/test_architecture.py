@@ -14,9 +14,10 @@ MAY = {
     "device": {"errors"},
     "stopping": {"errors"},
     "flags": set(),
-    "cache": {"cache"},
+    "remote": {"remote"},
+    "cache": {"cache", "remote"},
     "kitchen": {"kitchen"},
-    "extract": {"extract", "cache"},
+    "extract": {"extract", "cache", "remote"},
     "heads": {"heads", "cache"},
     "report": {"report"},
 }

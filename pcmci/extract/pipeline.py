@@ -34,6 +34,7 @@ from pcmci.extract.encoders.clip import ClipEncoder
 from pcmci.extract.encoders.protocol import Encoder
 from pcmci.extract.frames import decoder_versions
 from pcmci.extract.table import video_table
+from pcmci.remote.url import Place
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
 AHEAD = 4
@@ -344,13 +345,13 @@ class _Extraction:
 
 
 def encode_files(
-    paths: Sequence[Path],
+    paths: Sequence[Place],
     spec: StoreSpec,
     *,
     vlm_weights: str | None = None,
     video_weights: str | None = None,
     device: str = "auto",
-) -> tuple[dict[str, np.ndarray], dict[Path, str]]:
+) -> tuple[dict[str, np.ndarray], dict[Place, str]]:
     """New videos through the encoders of an existing store, without one: for prediction.
 
     Returns the features of view 0 by encoder, [m, L, D] and [m, Lv, Dv], of the videos that could
@@ -370,7 +371,7 @@ def encode_files(
     encoders = Encoders.load(config)
     check_same_weights(spec, encoders)
     sampling = dataclasses.replace(spec.sampling, views=1)
-    failures: dict[Path, str] = {}
+    failures: dict[Place, str] = {}
     batchers = encoders.batchers()
     encoded: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in batchers}
     decoder = Decoder(sampling, encoders.inputs, config.decode_seconds)
