@@ -26,7 +26,7 @@ from pcmci.heads.config import (
 )
 from pcmci.heads.config import settings as run_settings
 from pcmci.heads.grid import parse_grid, parse_orders, parse_seeds
-from pcmci.remote.url import place
+from pcmci.remote.url import Place, place
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,13 +46,20 @@ DatasetName = Annotated[
     str, typer.Option(help="breakfast, coin, charades, folder or kitchen.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-StorePath = Annotated[Path, typer.Argument(help="A feature store, .zarr or .h5.")]
+StorePath = Annotated[
+    str, typer.Argument(help="A feature store, .zarr or .h5, or s3://….zarr.", metavar="PATH")
+]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 StoreName = Annotated[str | None, typer.Option(help="The store features/DATASET.zarr (or .h5).")]
 Features = Annotated[
-    Path | None, typer.Option(help="A store.", show_default="the only one under features/")
+    str | None,
+    typer.Option(
+        help="A store, as features/coin.zarr or s3://bucket/coin.zarr.",
+        show_default="the only one under features/",
+        metavar="PATH",
+    ),
 ]
 Labels = Annotated[
     str | None,
@@ -102,8 +109,12 @@ def extract(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The store, .zarr or .h5.", show_default="features/DATASET.zarr"),
+        str | None,
+        typer.Option(
+            help="The store, .zarr or .h5, or s3://….zarr.",
+            show_default="features/DATASET.zarr",
+            metavar="PATH",
+        ),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try videos again that failed before.")
@@ -128,25 +139,26 @@ def extract(
     Example: pcmci extract --dataset folder --videos s3://bucket/films --out features/films.zarr
     """
     _beside_decoding()
-    out = out or Path("features") / f"{dataset}.zarr"
+    store = place(out or f"features/{dataset}.zarr")
     config = ExtractConfig(**settings)
+    from pcmci.cache.chunks import exists
     from pcmci.extract.datasets import load_dataset
 
     found = load_dataset(dataset, videos, annotations)
     for note in found.notes:
         print(note, file=sys.stderr)
-    if overwrite and out.exists() and sys.stdin.isatty():
-        typer.confirm(f"{out} will be deleted. Go on?", abort=True)
+    if overwrite and sys.stdin.isatty() and exists(store):
+        typer.confirm(f"{store} will be deleted. Go on?", abort=True)
     from pcmci.extract.pipeline import extract as run_extract
 
     summary = run_extract(
-        found, out, config, overwrite=overwrite, retry_failed=retry_failed, repair=repair,
+        found, store, config, overwrite=overwrite, retry_failed=retry_failed, repair=repair,
         progress=not as_json,
     )  # fmt: skip
-    _show_summary(summary, out, as_json, learnable=bool(found.activity or found.steps))
+    _show_summary(summary, store, as_json, learnable=bool(found.activity or found.steps))
 
 
-def _show_summary(summary: Any, out: Path, as_json: bool, learnable: bool) -> None:
+def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> None:
     counts = {status.name.lower(): count for status, count in summary.counts.items()}
     if as_json:
         _print_json(
@@ -476,12 +488,12 @@ def predict(
         raise typer.Exit(1)
 
 
-def _find_store(dataset: str | None, features: Path | None) -> Path:
+def _find_store(dataset: str | None, features: str | None) -> Place:
     """The store that was meant; raises UsageError where that is not clear."""
     if features is not None:
         if dataset is not None:
             raise UsageError(f"--dataset {dataset} and --features {features}: name one of them")
-        return features
+        return place(features)
     folder = Path("features")
     suffixes = (".zarr", ".h5", ".hdf5")
     if dataset is not None:
@@ -677,11 +689,15 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
 @store_app.command("convert")
 def store_convert(
     source: StorePath,
-    target: Annotated[Path, typer.Argument(help="The new store, .zarr or .h5.")],
+    target: Annotated[
+        str, typer.Argument(help="The new store, .zarr or .h5, or s3://….zarr.", metavar="PATH")
+    ],
 ) -> None:
-    """Copy a store into the other format, equal to the last bit.
+    """Copy a store into the other format, or to or from a bucket, equal to the last bit.
 
     Example: pcmci store convert features/coin.zarr features/coin.h5
+
+    Example: pcmci store convert features/coin.zarr s3://bucket/coin.zarr
     """
     from pcmci.cache.convert import convert
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pcmci.cache.chunks import file_format
+from pcmci.cache.chunks import exists, file_format
 from pcmci.cache.repair import repair as repair_store
 from pcmci.cache.schema import Sampling, Status, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
@@ -34,7 +34,7 @@ from pcmci.extract.encoders.clip import ClipEncoder
 from pcmci.extract.encoders.protocol import Encoder
 from pcmci.extract.frames import decoder_versions
 from pcmci.extract.table import video_table
-from pcmci.remote.url import Place
+from pcmci.remote.url import Place, Url, place
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
 AHEAD = 4
@@ -114,7 +114,7 @@ class Encoders:
 
 def extract(
     dataset: Dataset,
-    out: str | Path,
+    out: str | Path | Url,
     config: ExtractConfig | None = None,
     *,
     overwrite: bool = False,
@@ -131,8 +131,9 @@ def extract(
     SIGTERM (everything encoded by then is stored).
     """
     config = (config or ExtractConfig()).resolved(dataset.name)
-    out = Path(out)
+    out = place(out)
     file_format(out)  # a name of no known format is refused before anything is loaded
+    begin = overwrite or not exists(out)  # and so is a server that does not answer
     encoders = Encoders.load(config)
     table = video_table(dataset)
     spec = make_spec(dataset, table, config, encoders)
@@ -140,7 +141,7 @@ def extract(
     def text(labels: str) -> np.ndarray:
         return encoders.vlm.encode_text(spec.labels(labels).prompts)
 
-    if overwrite or not out.exists():
+    if begin:
         texts = {labels: text(labels) for labels in spec.label_sets}
         create_store(out, spec, table, texts, overwrite=overwrite)
     else:
