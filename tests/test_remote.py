@@ -1,44 +1,25 @@
 """Videos on servers: the same features as from local files, and every trouble in one line."""
 
-import os
 import shutil
 import socket
+import subprocess
 import sys
 
+import numpy as np
 import obstore
 import pytest
-from servers import bucket, s3_server, upload, web_server
+from servers import bucket, objects, upload, web_server
+from test_pipeline import SLOW_EXTRACTION
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
-from pcmci.errors import RemoteError, UsageError
+from pcmci.errors import RemoteError, StoreError, UsageError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.datasets.files import VideoTree, list_files
 from pcmci.extract.pipeline import extract
+from pcmci.heads.run import load_run
 from pcmci.remote.url import place
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as environment:
-        yield environment
-
-
-@pytest.fixture
-def s3(server, monkeypatch, tmp_path):
-    """An empty bucket named `films`."""
-    import boto3
-
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in server.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    there = boto3.resource("s3").create_bucket(Bucket="films")
-    yield "films"
-    there.objects.all().delete()
-    there.delete()
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +203,74 @@ def test_new_videos_are_predicted_by_url(pcmci, s3, local, tiny_videos, tmp_path
     assert answer.json["predictions"][films[0]] == here[str(tiny_videos / "film3.mp4")]
 
 
+# --- stores ---------------------------------------------------------------------------------------
+
+
+def test_both_phases_on_a_store_in_a_bucket(
+    pcmci, s3, tiny_videos, tiny_encoders, local, tmp_path, monkeypatch
+):
+    """Made there, gone on with, looked into, checked, trained from and copied, by the commands."""
+    monkeypatch.chdir(tmp_path)
+    out = f"s3://{s3}/features/films.zarr"
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in tiny_encoders.items()]
+    command = (
+        "extract", "--dataset", "folder", "--videos", tiny_videos, "--out", out, "--frames", 8,
+        "--json", *flags,
+    )  # fmt: skip
+    answer = pcmci(*command)
+    assert answer.code == 0, answer.err
+    assert answer.json["store"] == out
+    check_like_local(out, local)
+    assert pcmci(*command).json["videos"] == 0
+    assert sorted({name.split("/")[0] for name in objects(s3, "features")}) == ["films.zarr"]
+
+    info = pcmci("store", "info", out, "--json").json
+    assert info["path"] == out
+    assert info["content"] == digest(local)
+    assert pcmci("store", "verify", out).code == 0
+    assert "broken" in pcmci("store", "failures", out).out
+    copy = tmp_path / "copy.h5"
+    assert pcmci("store", "convert", out, copy).code == 0
+    assert digest(copy) == digest(local)
+    assert "a store under a URL is a .zarr" in said(pcmci, "store", "convert", copy, out + ".h5")
+
+    quick = ("--epochs", 2, "--feedforward", 16, "--decoder-heads", 2, "--relations", 2)
+    found = []
+    for store, runs in ((out, "there"), (local, "here")):
+        answer = pcmci(
+            "train-heads", "--features", store, "--order", "ich,ici", "--out", runs, "--json",
+            *quick,
+        )  # fmt: skip
+        assert answer.code == 0, answer.err
+        found.append(load_run(answer.json["run"]).predictions)
+    assert set(found[0].labels) == {"activity", "steps"}
+    for labels, predicted in found[0].labels.items():
+        np.testing.assert_array_equal(predicted.logits, found[1].labels[labels].logits)
+    plans = list((tmp_path / "cache" / "pcmci").glob("*/films.zarr.plans/*.npy"))
+    assert len(plans) == 2  # of activity and steps
+
+
+def test_an_extraction_that_was_killed_ends_with_the_same_bits(
+    s3, tiny_videos, config, local, monkeypatch
+):
+    """SIGKILL of a process that writes to the bucket, when some videos are in."""
+    out = f"s3://{s3}/features/films.zarr"
+    child = subprocess.Popen(
+        [sys.executable, "-c", SLOW_EXTRACTION, str(tiny_videos), out, config.vlm],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(3):
+        assert child.stdout.readline().startswith("encoded")
+    with pytest.raises(StoreError, match=f"being written by process {child.pid}"):
+        extract(load_dataset("folder", tiny_videos), out, config, progress=False)
+    child.kill()
+    child.wait()
+    summary = extract(load_dataset("folder", tiny_videos), out, config, progress=False)
+    assert 0 < summary.videos < 8
+    check_like_local(out, local)
+
+
 # --- servers that do not answer -------------------------------------------------------------------
 
 
@@ -250,6 +299,21 @@ def test_a_server_that_cannot_be_reached_is_one_line(pcmci, s3, monkeypatch):
     line = said(pcmci, "extract", "--dataset", "folder", "--videos", web)
     assert f"{web} cannot be" in line
     assert "the server cannot be reached" in line
+    store = f"s3://{s3}/x.zarr"
+    for command in ("info", "verify", "failures"):
+        assert "the server cannot be reached" in said(pcmci, "store", command, store)
+    line = said(pcmci, "train-heads", "--features", store)
+    assert f"{store}/zarr.json cannot be read: the server cannot be reached" in line
+
+
+def test_a_store_that_cannot_be_reached_is_found_out_first(
+    s3, tiny_videos, config, monkeypatch, tmp_path
+):
+    dataset = load_dataset("folder", tiny_videos)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setattr("pcmci.extract.pipeline.Encoders.load", None)
+    with pytest.raises(StoreError, match="the server cannot be reached"):
+        extract(dataset, f"s3://{s3}/x.zarr", config, progress=False)
 
 
 def test_a_bucket_and_a_folder_that_are_not_there(pcmci, s3):
