@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,10 +56,14 @@ def objects(name: str, prefix: str) -> dict[str, bytes]:
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
-        if self.server.trouble:  # type: ignore[attr-defined]
-            self.send_error(self.server.trouble.pop())  # type: ignore[attr-defined]
-        else:
+        trouble = self.server.trouble  # type: ignore[attr-defined]
+        status = trouble.pop() if trouble else 200
+        if status == 200:
             super().do_GET()
+        elif status:
+            self.send_error(status)
+        else:
+            time.sleep(60)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -66,7 +71,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def web_server(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Its URL, and a list: the next requests are answered by these statuses, the last one first."""
+    """Its URL, and a list: the next requests are answered by these statuses, the last one first;
+    by silence for a 0."""
     handler = functools.partial(_Handler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.trouble = []  # type: ignore[attr-defined]

@@ -1,5 +1,7 @@
 """Videos on servers: the same features as from local files, and every trouble in one line."""
 
+import contextlib
+import resource
 import shutil
 import socket
 import subprocess
@@ -11,12 +13,13 @@ import pytest
 from servers import bucket, objects, upload, web_server
 from test_pipeline import SLOW_EXTRACTION
 
-from pcmci.cache.schema import Status
+from pcmci.cache.schema import Preprocessing, Sampling, Status
 from pcmci.cache.store import open_store
-from pcmci.errors import RemoteError, StoreError, UsageError
+from pcmci.errors import PcmciError, RemoteError, StoreError, UsageError, VideoError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.datasets.files import VideoTree, list_files
+from pcmci.extract.decoding import Decoder, Input
 from pcmci.extract.pipeline import extract
 from pcmci.heads.run import load_run
 from pcmci.remote.url import place
@@ -188,6 +191,43 @@ def test_a_web_server_in_trouble_is_a_reason(tiny_videos, config, tmp_path):
         summary = extract(dataset, tmp_path / "s.zarr", config, progress=False)
     assert summary.failures["film0"] == "cannot be downloaded: the server answers 500"
     assert set(summary.failures) == {"film0", "broken"}
+
+
+@pytest.fixture
+def decoder(config, tmp_path, monkeypatch):
+    """A decoder with a second a video, whose temporary files go to tmp_path / "scratch"."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    inputs = {"vlm": Input(Preprocessing(8, 8, "bicubic", (0.5,) * 3, (0.5,) * 3), 1)}
+    with contextlib.closing(Decoder(Sampling(4), inputs, 5)) as decoder:
+        yield decoder
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_server_that_says_nothing_costs_its_video_the_time_of_one(decoder, tiny_videos):
+    with web_server(tiny_videos) as (url, trouble):
+        film = place(f"{url}/film0.mp4")
+        assert decoder.prepare(film)["vlm"].shape == (4, 1, 8, 8, 3)
+        decoder._seconds = 1
+        trouble += [0]
+        with pytest.raises(VideoError, match="downloading and decoding it take longer than 1 s"):
+            decoder.prepare(film)
+        decoder._seconds = 60
+        assert decoder.prepare(film)["vlm"].shape == (4, 1, 8, 8, 3)
+
+
+def test_no_room_for_a_download_is_no_fault_of_the_video(decoder, tiny_videos):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with web_server(tiny_videos) as (url, _):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the decoder's process inherits it
+        try:
+            with pytest.raises(PcmciError, match="TMPDIR names another folder") as error:
+                decoder.prepare(place(f"{url}/film0.mp4"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not isinstance(error.value, VideoError)
 
 
 def test_new_videos_are_predicted_by_url(pcmci, s3, local, tiny_videos, tmp_path, monkeypatch):
