@@ -26,6 +26,7 @@ from pcmci.heads.config import (
 )
 from pcmci.heads.config import settings as run_settings
 from pcmci.heads.grid import parse_grid, parse_orders, parse_seeds
+from pcmci.remote.url import Place, place
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +46,9 @@ DatasetName = Annotated[
     str, typer.Option(help="breakfast, coin, charades, folder or kitchen.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-StorePath = Annotated[Path, typer.Argument(help="A feature store, .zarr or .h5.")]
+StorePath = Annotated[
+    str, typer.Argument(help="A feature store, .zarr or .h5, or s3://….zarr.", metavar="PATH")
+]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
@@ -58,7 +61,12 @@ Scheduler = Annotated[
     ),
 ]
 Features = Annotated[
-    Path | None, typer.Option(help="A store.", show_default="the only one under features/")
+    str | None,
+    typer.Option(
+        help="A store, as features/coin.zarr or s3://bucket/coin.zarr.",
+        show_default="the only one under features/",
+        metavar="PATH",
+    ),
 ]
 Labels = Annotated[
     str | None,
@@ -92,16 +100,28 @@ def _beside_decoding() -> None:
 def extract(
     dataset: DatasetName,
     videos: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the videos.", show_default="data/DATASET/videos"),
+        str | None,
+        typer.Option(
+            help="Folder of the videos, or a URL: s3://, gs:// or https://.",
+            show_default="data/DATASET/videos",
+            metavar="PATH",
+        ),
     ] = None,
     annotations: Annotated[
-        Path | None,
-        typer.Option(help="Annotation file or folder.", show_default="in data/DATASET"),
+        str | None,
+        typer.Option(
+            help="Annotation file or folder, or a URL.",
+            show_default="in data/DATASET",
+            metavar="PATH",
+        ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The store, .zarr or .h5.", show_default="features/DATASET.zarr"),
+        str | None,
+        typer.Option(
+            help="The store, .zarr or .h5, or s3://….zarr.",
+            show_default="features/DATASET.zarr",
+            metavar="PATH",
+        ),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try videos again that failed before.")
@@ -132,27 +152,30 @@ def extract(
     the same: see docs/cluster.
 
     Example: pcmci extract --dataset coin --videos /data/coin/videos --vlm-weights openai
+
+    Example: pcmci extract --dataset folder --videos s3://bucket/films --out features/films.zarr
     """
     _beside_decoding()
-    out = out or Path("features") / f"{dataset}.zarr"
+    store = place(out or f"features/{dataset}.zarr")
     config = ExtractConfig(**settings)
+    from pcmci.cache.chunks import exists
     from pcmci.extract.datasets import load_dataset
 
     found = load_dataset(dataset, videos, annotations)
     for note in found.notes:
         print(note, file=sys.stderr)
-    if overwrite and out.exists() and sys.stdin.isatty():
-        typer.confirm(f"{out} will be deleted. Go on?", abort=True)
+    if overwrite and sys.stdin.isatty() and exists(store):
+        typer.confirm(f"{store} will be deleted. Go on?", abort=True)
     from pcmci.extract.pipeline import extract as run_extract
 
     summary = run_extract(
-        found, out, config, overwrite=overwrite, retry_failed=retry_failed, repair=repair,
+        found, store, config, overwrite=overwrite, retry_failed=retry_failed, repair=repair,
         progress=not as_json, scheduler=scheduler, workers=workers,
     )  # fmt: skip
-    _show_summary(summary, out, as_json, learnable=bool(found.activity or found.steps))
+    _show_summary(summary, store, as_json, learnable=bool(found.activity or found.steps))
 
 
-def _show_summary(summary: Any, out: Path, as_json: bool, learnable: bool) -> None:
+def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> None:
     counts = {status.name.lower(): count for status, count in summary.counts.items()}
     if as_json:
         _print_json(
@@ -444,7 +467,9 @@ def evaluate(
 @app.command()
 def predict(
     run: RunPath,
-    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    videos: Annotated[
+        list[str], typer.Argument(help="Video files, or their URLs.", metavar="VIDEO...")
+    ],
     top: Annotated[int, typer.Option(help="Labels a video.", min=1)] = 5,
     vlm_weights: Annotated[
         str | None,
@@ -478,10 +503,11 @@ def predict(
                 f"note: features were made with {name} {used}, here is {here.get(name)}",
                 file=sys.stderr,
             )
+    places = [place(video) for video in videos]
     features, failures = encode_files(
-        videos, spec, vlm_weights=vlm_weights, video_weights=video_weights, device=str(on)
+        places, spec, vlm_weights=vlm_weights, video_weights=video_weights, device=str(on)
     )
-    readable = [path for path in videos if path not in failures]
+    readable = [path for path in places if path not in failures]
     answers: dict[str, dict[str, Any]] = {str(path): {} for path in readable}
     if readable:
         for labels, values in loaded.predict(features["vlm"], features["video"], on).items():
@@ -505,12 +531,12 @@ def predict(
         raise typer.Exit(1)
 
 
-def _find_store(dataset: str | None, features: Path | None) -> Path:
+def _find_store(dataset: str | None, features: str | None) -> Place:
     """The store that was meant; raises UsageError where that is not clear."""
     if features is not None:
         if dataset is not None:
             raise UsageError(f"--dataset {dataset} and --features {features}: name one of them")
-        return features
+        return place(features)
     folder = Path("features")
     suffixes = (".zarr", ".h5", ".hdf5")
     if dataset is not None:
@@ -753,11 +779,15 @@ def store_stats(
 @store_app.command("convert")
 def store_convert(
     source: StorePath,
-    target: Annotated[Path, typer.Argument(help="The new store, .zarr or .h5.")],
+    target: Annotated[
+        str, typer.Argument(help="The new store, .zarr or .h5, or s3://….zarr.", metavar="PATH")
+    ],
 ) -> None:
-    """Copy a store into the other format, equal to the last bit.
+    """Copy a store into the other format, or to or from a bucket, equal to the last bit.
 
     Example: pcmci store convert features/coin.zarr features/coin.h5
+
+    Example: pcmci store convert features/coin.zarr s3://bucket/coin.zarr
     """
     from pcmci.cache.convert import convert
 

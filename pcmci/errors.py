@@ -26,6 +26,14 @@ class VideoError(PcmciError):
     """A video file cannot be turned into frames; the message is the reason that gets recorded."""
 
 
+class RemoteError(PcmciError):
+    """A server cannot be reached or refuses; the message names the URL. reason: it without that."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
+
+
 class WeightsError(UsageError):
     """Weights are not there, are not of the named model, or cannot be read safely."""
 

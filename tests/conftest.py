@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +119,31 @@ def tiny_videos(tmp_path_factory) -> Path:
     rows += ["broken.mp4,test,tea,pour", "lost.mp4,train,coffee,open"]
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[dict[str, str]]:
+    """The environment in which S3 is a server of this process."""
+    from servers import s3_server
+
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(s3_environment, monkeypatch, tmp_path) -> Iterator[str]:
+    """The name of an empty bucket on a server of this process."""
+    import boto3
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bucket = boto3.resource("s3").create_bucket(Bucket="testing")
+    yield bucket.name
+    bucket.objects.all().delete()
+    bucket.delete()
 
 
 @dataclass(frozen=True)

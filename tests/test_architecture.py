@@ -14,10 +14,11 @@ MAY = {
     "device": {"errors"},
     "stopping": {"errors"},
     "flags": set(),
-    "cache": {"cache"},
+    "remote": {"remote"},
+    "cache": {"cache", "remote"},
     "kitchen": {"kitchen"},
     "cluster": {"cluster"},
-    "extract": {"extract", "cache", "cluster"},
+    "extract": {"extract", "cache", "cluster", "remote"},
     "heads": {"heads", "cache", "cluster"},
     "report": {"report"},
 }

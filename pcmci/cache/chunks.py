@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from pcmci.errors import StoreError, UsageError
+from pcmci.errors import RemoteError, StoreError, UsageError
+from pcmci.remote.url import BUCKETS, Place, Url
 
 CHECKSUM_BYTES = 4
 """Both crc32c and Fletcher-32 follow the chunk as four bytes, little-endian."""
@@ -79,7 +80,7 @@ class Layout:
 class ChunkError(StoreError):
     """A chunk cannot be read back as it was written."""
 
-    def __init__(self, path: Path, array: str, chunk: int, problem: str) -> None:
+    def __init__(self, path: Place, array: str, chunk: int, problem: str) -> None:
         self.path, self.array, self.chunk, self.problem = path, array, chunk, problem
         super().__init__(f"{path} is damaged: chunk {chunk} of {array} {problem}")
 
@@ -96,17 +97,24 @@ class ChunkError(StoreError):
 class Chunks(Protocol):
     """An open file of one format. Reading is safe from several threads, writing from one.
 
+    requests: how many reads side by side are worth it where each is a request that is waited for;
+    1 for files.
+
     Every method raises StoreError with one line for what the file system or the library says.
     """
 
-    path: Path
+    @property
+    def path(self) -> Place: ...
+
+    @property
+    def requests(self) -> int: ...
 
     @classmethod
-    def create(cls, path: Path, layouts: Mapping[str, Layout]) -> None:
+    def create(cls, path: Place, layouts: Mapping[str, Layout]) -> None:
         """Make the file with all its arrays; nothing may be at `path`."""
         ...
 
-    def __init__(self, path: Path, writable: bool = False) -> None: ...
+    def __init__(self, path: Place, writable: bool = False) -> None: ...
 
     def layout(self, array: str) -> Layout:
         """As the file has it. Raises StoreError where the array is absent or not of our making."""
@@ -145,8 +153,17 @@ class Chunks(Protocol):
     def close(self) -> None: ...
 
 
-def file_format(path: Path) -> type[Chunks]:
+def file_format(path: Place) -> type[Chunks]:
     """By suffix: `.zarr`, or `.h5` and `.hdf5`. Raises UsageError for another one."""
+    if isinstance(path, Url):
+        if path.suffix != ".zarr" or path.scheme not in BUCKETS:
+            raise UsageError(
+                f"{path}: a store under a URL is a .zarr on s3:// or gs://; pcmci store convert "
+                "copies others to there, and from there"
+            )
+        from pcmci.cache.object_store import ObjectChunks
+
+        return ObjectChunks
     if path.suffix == ".zarr":
         from pcmci.cache.zarr_store import ZarrChunks
 
@@ -158,21 +175,38 @@ def file_format(path: Path) -> type[Chunks]:
     raise UsageError(f"{path}: a store's name ends in .zarr, .h5 or .hdf5")
 
 
-def check_exists(path: Path) -> None:
+def exists(path: Place) -> bool:
+    """Whether anything is there; under a URL, whether a whole store is."""
+    if isinstance(path, Url):
+        with reaching():
+            return (path / "zarr.json").is_file()
+    return path.exists()
+
+
+def check_exists(path: Place) -> None:
     """Raises UsageError where nothing is, and for a name of no known format."""
     file_format(path)
-    if not path.exists():
+    if not exists(path):
         raise UsageError(f"{path} does not exist; pcmci extract makes it")
 
 
-def open_chunks(path: Path, writable: bool = False) -> Chunks:
+def open_chunks(path: Place, writable: bool = False) -> Chunks:
     """Raises StoreError where there is no store, UsageError for a name of no known format."""
     check_exists(path)
     return file_format(path)(path, writable)
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def reaching() -> Iterator[None]:
+    """What a server refuses, as a StoreError."""
+    try:
+        yield
+    except RemoteError as error:
+        raise StoreError(str(error)) from error
+
+
+@contextlib.contextmanager
+def writing(path: Place) -> Iterator[None]:
     """What the file system refuses, as a StoreError of one line."""
     try:
         yield
@@ -180,7 +214,10 @@ def writing(path: Path) -> Iterator[None]:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def beside(path: Path, suffix: str) -> Path:
+AnyPlace = TypeVar("AnyPlace", Path, Url)
+
+
+def beside(path: AnyPlace, suffix: str) -> AnyPlace:
     """`features/coin.zarr` and `.lock`: `features/coin.zarr.lock`."""
     return path.with_name(path.name + suffix)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import google_crc32c
 import numpy as np
@@ -110,7 +111,8 @@ def read_by_chunk(
     """
     layout = chunks.layout(array)
     whole = np.zeros(layout.shape, layout.dtype)
-    for chunk in range(layout.chunks):
+
+    def fill(chunk: int) -> None:
         span = layout.span(chunk)
         try:
             read_chunk(chunks, array, chunk, whole[span])
@@ -118,6 +120,13 @@ def read_by_chunk(
             if chunk not in torn:
                 raise error.naming(ids[span]) from error
             whole[span] = 0
+
+    if chunks.requests == 1:
+        for chunk in range(layout.chunks):
+            fill(chunk)
+    else:
+        with ThreadPoolExecutor(chunks.requests) as pool:
+            list(pool.map(fill, range(layout.chunks)))
     return whole
 
 

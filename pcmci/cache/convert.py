@@ -1,4 +1,4 @@
-"""From Zarr to HDF5 and back, equal to the last bit."""
+"""From Zarr to HDF5 and back, to a bucket and back, equal to the last bit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from pcmci.cache.chunks import file_format
 from pcmci.cache.contents import DOCUMENTS, array_layouts
 from pcmci.cache.schema import FEATURES
 from pcmci.cache.store import building, open_store
+from pcmci.remote.url import Url, place
 
 
 def convert(
-    source: str | Path, target: str | Path, progress: Callable[[int, int], None] | None = None
+    source: str | Path | Url,
+    target: str | Path | Url,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Copy a store into the format of `target`'s suffix: features, statuses, reasons, spec, text.
 
     `target` appears whole, or not at all. progress: called with (chunks copied, of how many).
     Raises StoreError where `target` exists, or a chunk of `source` is damaged.
     """
-    target = Path(target)
+    target = place(target)
     file_format(target)
     with open_store(source) as store:
         chunks = store.chunks

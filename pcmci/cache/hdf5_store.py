@@ -24,6 +24,7 @@ from numcodecs.fletcher32 import Fletcher32  # type: ignore[import-untyped]
 
 from pcmci.cache.chunks import CHECKSUM_BYTES, ChunkError, Layout, writing
 from pcmci.errors import StoreError
+from pcmci.remote.url import Place
 
 # What h5py raises for a file whose structure is damaged.
 _LIBRARY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
@@ -40,7 +41,10 @@ class _Places:
 class Hdf5Chunks:
     """A chunk is a fixed stretch of the file. It always exists, as NaN or 0 until it is written."""
 
-    def __init__(self, path: Path, writable: bool = False) -> None:
+    requests = 1
+
+    def __init__(self, path: Place, writable: bool = False) -> None:
+        path = Path(str(path))
         self.path = path
         self._codec = Fletcher32()
         self._arrays: dict[str, _Places] = {}
@@ -55,7 +59,7 @@ class Hdf5Chunks:
             raise StoreError(f"{path} cannot be opened as HDF5: {_first_line(error)}") from error
 
     @classmethod
-    def create(cls, path: Path, layouts: Mapping[str, Layout]) -> None:
+    def create(cls, path: Place, layouts: Mapping[str, Layout]) -> None:
         early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         try:

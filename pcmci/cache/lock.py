@@ -9,13 +9,34 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from pcmci.cache.chunks import beside
 from pcmci.errors import StoreError
+from pcmci.remote.url import Place, Url
 
 
 class StoreLocked(StoreError):
     """Somebody else is writing the store, or nobody can (a read-only folder)."""
+
+
+class Lock(Protocol):
+    """The right to write a store, held by one."""
+
+    def check(self) -> None:
+        """Raises StoreLocked where it was lost."""
+        ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> Lock: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 class WriterLock:
@@ -24,17 +45,17 @@ class WriterLock:
     The file is left behind only by a process that died, and then holds nobody up.
     """
 
-    def __init__(self, store: Path) -> None:
-        """Raises StoreLocked, naming the process that holds the lock."""
+    def __init__(self, store: Path, shown: Place | None = None) -> None:
+        """shown: what to call the store. Raises StoreLocked, naming the process that holds it."""
         self._path = beside(store, ".lock")
         try:
-            self._file = self._acquire(store)
+            self._file = self._acquire(shown or store)
         except OSError as error:
-            raise StoreLocked(f"{store} cannot be locked: {error.strerror}") from error
+            raise StoreLocked(f"{shown or store} cannot be locked: {error.strerror}") from error
         # A forked child shares the lock: a killed parent's store would stay locked by it.
         os.register_at_fork(after_in_child=_closing(self))
 
-    def _acquire(self, store: Path) -> int:
+    def _acquire(self, store: Place) -> int:
         while True:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -59,6 +80,9 @@ class WriterLock:
         except FileNotFoundError:
             return False
 
+    def check(self) -> None:
+        """Nobody can have taken it over."""
+
     def release(self) -> None:
         if self._file >= 0:
             self._path.unlink(missing_ok=True)
@@ -80,6 +104,15 @@ class WriterLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def writer_lock(store: Place) -> Lock:
+    """By file or, under a URL, by an object. Raises StoreLocked where somebody else has it."""
+    if isinstance(store, Url):
+        from pcmci.cache.lease import Lease
+
+        return Lease(store)
+    return WriterLock(store)
 
 
 def _closing(lock: WriterLock) -> Callable[[], None]:

@@ -11,19 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from pcmci.cache.chunks import ChunkError, Chunks, beside, check_exists, open_chunks
+from pcmci.cache.chunks import ChunkError, Chunks, check_exists, open_chunks
 from pcmci.cache.contents import read_chunk, read_head
 from pcmci.cache.journal import Journal
-from pcmci.cache.lock import WriterLock
+from pcmci.cache.lock import writer_lock
+from pcmci.cache.nearby import nearby
 from pcmci.cache.schema import FEATURES, Status, StoreSpec
 from pcmci.cache.store import check_same
 from pcmci.cache.verify import Damage, verify
 from pcmci.errors import StoreError
+from pcmci.remote.url import Place, Url, place
 
 REPAIRABLE = ("status", "reasons", "checksums", *FEATURES)
 
 
-def repair(path: str | Path, spec: StoreSpec, text: Callable[[str], np.ndarray]) -> list[Damage]:
+def repair(
+    path: str | Path | Url, spec: StoreSpec, text: Callable[[str], np.ndarray]
+) -> list[Damage]:
     """Set the videos that are hurt to pending, and write text embeddings anew; returns what was
     found. A second time it finds nothing.
 
@@ -31,7 +35,7 @@ def repair(path: str | Path, spec: StoreSpec, text: Callable[[str], np.ndarray])
     May be cut off anywhere and begun again. Raises SpecMismatch for a store of another spec,
     StoreError where the store's table or structure is hurt: that cannot be mended.
     """
-    path = Path(path)
+    path = place(path)
     check_exists(path)
     found = [damage for damage in verify(path) if not damage.harmless]
     for damage in found:
@@ -42,15 +46,17 @@ def repair(path: str | Path, spec: StoreSpec, text: Callable[[str], np.ndarray])
             )
     if not found:
         return []
-    with WriterLock(path), contextlib.closing(open_chunks(path, writable=True)) as chunks:
+    with writer_lock(path) as lock, contextlib.closing(open_chunks(path, writable=True)) as chunks:
         stored, _ = read_head(chunks)
         check_same(path, stored, spec)
         rows = _set_pending(chunks, [d for d in found if not d.array.startswith("text/")])
         # Pending first: a video is never done without its features, whenever this is cut off.
+        lock.check()
         chunks.sync()
         _forget(path, stored, rows)
         for damage in found:
             _write_again(chunks, damage, text)
+        lock.check()
         chunks.sync()
     return found
 
@@ -77,9 +83,9 @@ def _set_pending(chunks: Chunks, found: list[Damage]) -> list[int]:
     return pending
 
 
-def _forget(path: Path, spec: StoreSpec, rows: list[int]) -> None:
+def _forget(path: Place, spec: StoreSpec, rows: list[int]) -> None:
     """A journal that says "done" of a row and has no features of it would undo the repair."""
-    file = beside(path, ".journal")
+    file = nearby(path, ".journal")
     if file.exists():
         with contextlib.closing(Journal(file, spec.fingerprint, 0)) as journal:
             for row in rows:

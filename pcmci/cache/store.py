@@ -22,6 +22,7 @@ from pcmci.cache.chunks import (
     beside,
     check_exists,
     delete,
+    exists,
     file_format,
     open_chunks,
     sync_to_disk,
@@ -39,10 +40,12 @@ from pcmci.cache.contents import (
     read_features,
     read_head,
 )
-from pcmci.cache.lock import WriterLock
+from pcmci.cache.lock import writer_lock
+from pcmci.cache.nearby import nearby
 from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writer import StoreWriter, recover
 from pcmci.errors import SpecMismatch, StoreError
+from pcmci.remote.url import Place, Url, place
 
 if TYPE_CHECKING:
     import dask.array
@@ -54,7 +57,7 @@ __all__ = ["Store", "StoreWriter", "create_store", "open_store"]
 
 
 def create_store(
-    path: str | Path,
+    path: str | Path | Url,
     spec: StoreSpec,
     table: VideoTable,
     text: Mapping[str, np.ndarray],
@@ -64,16 +67,16 @@ def create_store(
 ) -> None:
     """Make a store in which every video is pending. It appears whole, or not at all.
 
-    path: ends in .zarr, .h5 or .hdf5, which decides the format.
+    path: ends in .zarr, .h5 or .hdf5, which decides the format; s3:// and gs:// take a .zarr.
     text: [N, D] of each label set that the spec has, D being the VLM's width.
-    overwrite: replace what is at `path`, once the new store is there.
+    overwrite: replace what is at `path`, once the new store is there (under a URL: before).
     Raises SpecMismatch where a store with another spec is at `path`, StoreError where one with the
     same spec is, or where spec, table and text do not fit together.
     """
-    path = Path(path)
+    path = place(path)
     file_format(path)
     _check_parts(spec, table, text)
-    if path.exists() and not overwrite:
+    if exists(path) and not overwrite:
         with open_store(path) as store:
             store.check_spec(spec)
     small = {
@@ -95,7 +98,7 @@ def create_store(
                 chunks.write(name, chunk, np.zeros_like(layouts[name].empty(chunk)))
 
 
-def check_same(path: Path, stored: StoreSpec, asked: StoreSpec) -> None:
+def check_same(path: Place, stored: StoreSpec, asked: StoreSpec) -> None:
     """Raises SpecMismatch naming the fields in which a store's spec differs from `asked`."""
     if differing := stored.differences(asked):
         more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
@@ -105,13 +108,13 @@ def check_same(path: Path, stored: StoreSpec, asked: StoreSpec) -> None:
         )
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Path | Url) -> Store:
     """Open a store for reading. What a killed writer left in the journal is committed first.
 
     Raises UsageError for another suffix than .zarr, .h5, .hdf5 and where nothing is; StoreError
     where it is damaged, or of a newer format.
     """
-    path = Path(path)
+    path = place(path)
     check_exists(path)
     recover(path)
     return Store(path)
@@ -125,9 +128,9 @@ class Store:
     so that aligned ranges of as many are the fastest to read. chunks: the file itself.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path | Url) -> None:
         """Use `open_store`: this reads what is committed alone."""
-        self.path = Path(path)
+        self.path: Place = place(path)
         self.chunks = open_chunks(self.path)
         try:
             self.spec, self.table = read_head(self.chunks)
@@ -247,7 +250,9 @@ class Store:
             if block.base is not out:
                 out[run] = block[:, views.start : views.stop]
 
-        if hurt := dict(_over_threads(fill, _runs(index, layout.rows), out.nbytes)):
+        if hurt := dict(
+            _over_threads(fill, _runs(index, layout.rows), out.nbytes, self.chunks.requests)
+        ):
             chunks = {error.chunk for error in hurt.values()}
             row = min(hurt)
             raise hurt[row].naming([self.ids[row] for row in sorted(hurt)], len(chunks))
@@ -345,19 +350,27 @@ class Store:
 
 @contextlib.contextmanager
 def building(
-    path: Path, layouts: Mapping[str, Layout], *, overwrite: bool = False
+    path: Place, layouts: Mapping[str, Layout], *, overwrite: bool = False
 ) -> Iterator[Chunks]:
     """A new file under another name, which takes the place of `path` when the block has ended.
 
     Nothing is left of it where the block raises. Raises StoreError where something is at `path`
     and `overwrite` was not asked for.
     """
+    if isinstance(path, Url):
+        from pcmci.cache.object_store import building_objects
+
+        with writer_lock(path) as lock:
+            _check_free(path, overwrite)
+            nearby(path, ".journal").unlink(missing_ok=True)
+            with building_objects(path, layouts, lock.check) as objects:
+                yield objects
+        return
     new, old = beside(path, ".new"), beside(path, ".old")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with WriterLock(path):
-        if path.exists() and not overwrite:
-            raise StoreError(f"{path} exists already; ask for --overwrite to begin anew")
+    with writer_lock(path):
+        _check_free(path, overwrite)
         try:
             with writing(path):
                 delete(new)
@@ -367,7 +380,7 @@ def building(
                 yield chunks
                 chunks.sync()
             with writing(path):
-                beside(path, ".journal").unlink(missing_ok=True)
+                nearby(path, ".journal").unlink(missing_ok=True)
                 if path.is_dir():  # no rename replaces a folder that holds something
                     path.rename(old)
                 new.replace(path)
@@ -375,6 +388,11 @@ def building(
                 delete(old)
         finally:
             delete(new)
+
+
+def _check_free(path: Place, overwrite: bool) -> None:
+    if exists(path) and not overwrite:
+        raise StoreError(f"{path} exists already; ask for --overwrite to begin anew")
 
 
 def _check_parts(spec: StoreSpec, table: VideoTable, text: Mapping[str, np.ndarray]) -> None:
@@ -408,10 +426,14 @@ def _runs(index: np.ndarray, chunk_rows: int) -> list[slice]:
 
 
 def _over_threads(
-    fill: Callable[[slice], Iterator[tuple[int, ChunkError]]], runs: list[slice], size: int
+    fill: Callable[[slice], Iterator[tuple[int, ChunkError]]],
+    runs: list[slice],
+    size: int,
+    requests: int,
 ) -> list[tuple[int, ChunkError]]:
-    """`fill` of every run, in threads where there is enough to read."""
+    """`fill` of every run, in threads where there is enough to read, or each is a request."""
     threads = min(4, os.cpu_count() or 1) if size >= THREADED_BYTES else 1
+    threads = max(1, min(len(runs), max(threads, requests)))
 
     def share(k: int) -> list[tuple[int, ChunkError]]:
         return [hurt for run in runs[k::threads] for hurt in fill(run)]

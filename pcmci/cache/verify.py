@@ -11,9 +11,11 @@ import numpy as np
 
 from pcmci.cache.chunks import ChunkError, Chunks, beside, check_exists, open_chunks
 from pcmci.cache.contents import DIFFERS, checksum, read_chunk, read_head
+from pcmci.cache.nearby import nearby
 from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writer import recover
 from pcmci.errors import StoreError
+from pcmci.remote.url import Url, place
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,16 @@ class Damage:
         return f"{where} {self.problem}{hurt}"
 
 
-def verify(path: str | Path, progress: Callable[[int, int], None] | None = None) -> list[Damage]:
+def verify(
+    path: str | Path | Url, progress: Callable[[int, int], None] | None = None
+) -> list[Damage]:
     """Read every chunk of every array. An empty list: all is well.
 
     What a killed writer left is committed first. Where spec or table are damaged nothing else can
     be made sense of, and they are all that is named. progress: called with (chunks, of how many).
     Raises StoreError where there is no store, or its structure is damaged.
     """
-    path = Path(path)
+    path = place(path)
     check_exists(path)
     with contextlib.suppress(StoreError):  # what hinders it is found below
         recover(path)
@@ -119,10 +123,11 @@ class _Inspection:
             return None
         block = self._chunks.layout(array).empty(chunk)
         damage = self._read(array, chunk, block, done)
-        try:
-            self._chunks.read_rows(array, chunk, 0, block)
-        except ChunkError:
-            return damage
+        if damage:  # what can be read of it anyway
+            try:
+                self._chunks.read_rows(array, chunk, 0, block)
+            except ChunkError:
+                return damage
         k = FEATURES.index(array)
         hurt = [r for r in done if checksum(block[r - span.start]) != self._checksums[r, k]]
         if not hurt and not damage:
@@ -152,7 +157,7 @@ def _leftovers(chunks: Chunks) -> Iterator[Damage]:
     for path in chunks.leftovers():
         yield Damage(str(path), None, "is left from a write that was cut off", harmless=True)
     for suffix in (".new", ".old"):
-        if (path := beside(chunks.path, suffix)).exists():
+        if not isinstance(chunks.path, Url) and (path := beside(chunks.path, suffix)).exists():
             yield Damage(str(path), None, "is left from a store that was begun", harmless=True)
-    if (journal := beside(chunks.path, ".journal")).exists():
+    if (journal := nearby(chunks.path, ".journal")).exists():
         yield Damage(str(journal), None, "holds what is not committed yet", harmless=True)

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
-from pcmci.cache.chunks import ChunkError, beside, check_exists, open_chunks
+from pcmci.cache.chunks import ChunkError, check_exists, exists, open_chunks
 from pcmci.cache.contents import (
     DIFFERS,
     check_stored,
@@ -22,9 +22,11 @@ from pcmci.cache.contents import (
     stored_reasons,
 )
 from pcmci.cache.journal import Journal
-from pcmci.cache.lock import StoreLocked, WriterLock
+from pcmci.cache.lock import StoreLocked, writer_lock
+from pcmci.cache.nearby import nearby
 from pcmci.cache.schema import FEATURES, Status
 from pcmci.errors import StoreError, VideoError
+from pcmci.remote.url import Place, Url, place
 
 COMMIT_BYTES = 64 * 2**20
 """Complete chunks of so many bytes are committed, however little time has passed."""
@@ -46,25 +48,25 @@ class StoreWriter:
     Use from one thread at a time.
     """
 
-    def __init__(self, path: str | Path, *, sync_seconds: float = 5.0) -> None:
+    def __init__(self, path: str | Path | Url, *, sync_seconds: float = 5.0) -> None:
         """Locks the store and takes over what a killed writer had accepted.
 
         sync_seconds: how often to wait for the disk, to commit and to bring the journal there: it
         is what a power cut may cost. 0: after every video.
         Raises StoreLocked while another process writes, StoreError where the store is damaged.
         """
-        self.path = Path(path)
+        self.path: Place = place(path)
         self._sync_seconds = sync_seconds
         self._last = time.monotonic()
         self._waiting: set[int] = set()
         self._complete: set[int] = set()
         with contextlib.ExitStack() as opening:
             check_exists(self.path)
-            opening.enter_context(WriterLock(self.path))
+            self._lock = opening.enter_context(writer_lock(self.path))
             self._chunks = open_chunks(self.path, writable=True)
             opening.callback(self._chunks.close)
             self.spec, self.table = read_head(self._chunks)
-            journal = beside(self.path, ".journal")
+            journal = nearby(self.path, ".journal")
             self._journal = Journal(journal, self.spec.fingerprint, sync_seconds)
             opening.callback(self._journal.close)
             self._chunk_bytes = sum(self._chunks.layout(array).chunk_bytes for array in FEATURES)
@@ -184,6 +186,7 @@ class StoreWriter:
             self._complete.discard(chunk)
 
     def _commit_if_due(self) -> None:
+        self._lock.check()
         enough = len(self._complete) * self._chunk_bytes >= COMMIT_BYTES
         if self._complete and (enough or time.monotonic() - self._last >= self._sync_seconds):
             self._commit(self._complete)
@@ -193,6 +196,7 @@ class StoreWriter:
         changed = {chunk: self._features_changed(chunk) for chunk in sorted(chunks)}
         if not changed:
             return
+        self._lock.check()
         journalled = [self._journal_rest(chunk, rewrite) for chunk, rewrite in changed.items()]
         if any(journalled):
             self._journal.sync()  # a power cut must not take what was safe before
@@ -201,13 +205,14 @@ class StoreWriter:
         for chunk in (chunk for chunk, rewrite in changed.items() if rewrite):
             self._write_features(chunk)
         self._chunks.sync()
+        self._lock.check()
         for chunk in changed:
             rows = self._rows(chunk)
             reasons = np.stack([encode_reason(self._reasons.get(row, "")) for row in rows])
             self._chunks.write("reasons", chunk, reasons)
             self._chunks.write("status", chunk, self.status[self._layout.span(chunk)])
         self._chunks.sync()
-        if not self.path.exists():  # an open file can be written long after it was removed
+        if not exists(self.path):  # an open file can be written long after it was removed
             raise StoreError(f"{self.path} is gone: somebody removed it, or its disk vanished")
         self._journal.forget(row for chunk in changed for row in self._rows(chunk))
         for chunk in changed:
@@ -281,12 +286,12 @@ class StoreWriter:
         self._chunks.write("checksums", chunk, checksums)
 
 
-def recover(path: Path) -> None:
+def recover(path: Place) -> None:
     """Finish what a killed writer left in the journal, unless somebody is writing right now.
 
     Raises StoreError where the store is too damaged for that.
     """
-    if beside(path, ".journal").exists():
+    if nearby(path, ".journal").exists():
         with contextlib.suppress(StoreLocked):
             StoreWriter(path).close()
 

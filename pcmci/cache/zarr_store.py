@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from pcmci.cache.chunks import CHECKSUM_BYTES, ChunkError, Layout, sync_to_disk, writing
 from pcmci.cache.schema import FEATURES
 from pcmci.errors import StoreError
+from pcmci.remote.url import Place
 
 PARTIAL = ".partial"
 
@@ -30,7 +31,10 @@ OPEN_FILES = 384
 class ZarrChunks:
     """A chunk is written under another name, brought to disk, and renamed: there whole or not."""
 
-    def __init__(self, path: Path, writable: bool = False) -> None:
+    requests = 1
+
+    def __init__(self, path: Place, writable: bool = False) -> None:
+        path = Path(str(path))
         if not (path / "zarr.json").is_file():
             raise StoreError(f"{path} is not a feature store: it has no zarr.json")
         self.path = path
@@ -40,7 +44,7 @@ class ZarrChunks:
         self._files: dict[tuple[str, int], int] = {}
 
     @classmethod
-    def create(cls, path: Path, layouts: Mapping[str, Layout]) -> None:
+    def create(cls, path: Place, layouts: Mapping[str, Layout]) -> None:
         import zarr
         from zarr.codecs import Crc32cCodec
 
@@ -64,16 +68,14 @@ class ZarrChunks:
         return self._layouts[array]
 
     def stored(self, array: str) -> set[int]:
-        # c.7.0.0.0 is the eighth chunk of an array of four axes.
-        names = [entry.name.split(".") for entry in os.scandir(self.path / array)]
-        axes = len(self.layout(array).shape)
-        return {int(parts[1]) for parts in names if len(parts) == 1 + axes and parts[1].isdecimal()}
+        names = [entry.name for entry in os.scandir(self.path / array)]
+        return chunk_numbers(names, self.layout(array))
 
     def read(self, array: str, chunk: int, out: np.ndarray) -> None:
         rest = np.empty(self.layout(array).chunk_bytes - out.nbytes + CHECKSUM_BYTES, np.uint8)
         self._read_at(array, chunk, 0, out, rest)
         padding, stored = rest[:-CHECKSUM_BYTES], rest[-CHECKSUM_BYTES:]
-        if _crc32c(out, padding) != stored.tobytes():
+        if crc32c(out, padding) != stored.tobytes():
             raise ChunkError(self.path, array, chunk, "does not match its checksum")
 
     def read_rows(self, array: str, chunk: int, first: int, out: np.ndarray) -> None:
@@ -86,7 +88,7 @@ class ZarrChunks:
         try:
             with writing(target), open(partial, "wb") as file:
                 file.write(block.data)
-                file.write(_crc32c(block))
+                file.write(crc32c(block))
         except StoreError:
             partial.unlink(missing_ok=True)
             raise
@@ -140,19 +142,30 @@ class ZarrChunks:
             os.close(file)  # another thread was first
 
     def _name(self, array: str, chunk: int) -> str:
-        return f"{array}/c.{chunk}" + ".0" * (len(self.layout(array).shape) - 1)
+        return chunk_name(array, chunk, self.layout(array))
 
     def _read_layout(self, array: str) -> Layout:
         path = self.path / array / "zarr.json"
         try:
-            return _parse_layout(json.loads(path.read_bytes()))
+            return parse_layout(json.loads(path.read_bytes()))
         except FileNotFoundError:
             raise StoreError(f"{self.path} is not a feature store: it has no {array}") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{path} is damaged: {error}") from error
 
 
-def _parse_layout(meta: dict[str, Any]) -> Layout:
+def chunk_name(array: str, chunk: int, layout: Layout) -> str:
+    """From the store on; c.7.0.0.0 is the eighth chunk of an array of four axes."""
+    return f"{array}/c.{chunk}" + ".0" * (len(layout.shape) - 1)
+
+
+def chunk_numbers(names: Iterable[str], layout: Layout) -> set[int]:
+    """Of those names in an array's folder that are a chunk's."""
+    parts = [name.split(".") for name in names]
+    return {int(p[1]) for p in parts if len(p) == 1 + len(layout.shape) and p[1].isdecimal()}
+
+
+def parse_layout(meta: dict[str, Any]) -> Layout:
     """Raises ValueError, KeyError or TypeError for anything but an array of our making."""
     shape, rows = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
     dtype = np.dtype(meta["data_type"]).newbyteorder("<")
@@ -168,7 +181,7 @@ def _parse_layout(meta: dict[str, Any]) -> Layout:
     return Layout(tuple(shape), dtype.str, rows[0])
 
 
-def _crc32c(*parts: np.ndarray) -> bytes:
+def crc32c(*parts: np.ndarray) -> bytes:
     value = 0
     for part in parts:
         value = google_crc32c.extend(value, part)

@@ -102,7 +102,7 @@ def _right(seen: Predictions, row: int) -> bool:
 
 
 def _frames(video: Video) -> np.ndarray:
-    assert video.path is not None  # the demo wrote it
+    assert isinstance(video.path, Path)  # the demo wrote it
     found = {place: frame for places, frame in iter_frames(video.path, FRAMES) for place in places}
     return np.stack([found[place] for place in sorted(found)])
 

@@ -16,9 +16,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -31,7 +32,9 @@ import numpy as np
 from pcmci.cache.schema import Preprocessing, Sampling
 from pcmci.errors import PcmciError, VideoError
 from pcmci.extract.encoders.preprocess import resize_and_crop
+from pcmci.extract.fetching import NoRoom, fetched
 from pcmci.extract.frames import iter_frames
+from pcmci.remote.url import Place, Url
 
 READY = b"ready"
 START_SECONDS = 120
@@ -74,7 +77,7 @@ class Decoder:
     """A process that decodes, for one thread; started when it is first needed, and again when it
     had to be killed.
 
-    seconds: that one video may take. memory: bytes, see `MEMORY`.
+    seconds: that one video may take, its download included. memory: bytes, see `MEMORY`.
     """
 
     def __init__(
@@ -86,9 +89,10 @@ class Decoder:
         self._connection: Connection | None = None
         self._closing = False
 
-    def prepare(self, path: Path) -> Prepared:
+    def prepare(self, path: Place) -> Prepared:
         """What `prepare_video` gives. Raises VideoError, also where the decoder takes too long,
-        needs too much memory, or crashes (twice: the first time may have been another's fault)."""
+        needs too much memory, or crashes (twice: the first time may have been another's fault),
+        and where a URL cannot be downloaded."""
         for last in (False, True):
             try:
                 return self._ask(path)
@@ -112,14 +116,26 @@ class Decoder:
             self._process.wait()
         self._process = self._connection = None
 
-    def _ask(self, path: Path) -> Prepared:
+    def _ask(self, path: Place) -> Prepared:
+        if not isinstance(path, Url):
+            return self._answer({"path": os.fspath(path)}, "decoding takes")
+        # A killed decoder could not remove the folder.
+        with tempfile.TemporaryDirectory(prefix="pcmci-") as folder:
+            link = os.path.join(folder, f"video{path.suffix}")
+            return self._answer(
+                {"path": str(path), "link": link}, "downloading and decoding it take"
+            )
+
+    def _answer(self, request: dict[str, str], what: str) -> Prepared:
         connection = self._connection or self._start()
         try:
-            connection.send_bytes(json.dumps(os.fspath(path)).encode())
+            connection.send_bytes(json.dumps(request).encode())
             if not connection.poll(self._seconds):
                 self.close()
-                raise VideoError(f"decoding takes longer than {self._seconds:g} s")
+                raise VideoError(f"{what} longer than {self._seconds:g} s")
             answer = json.loads(connection.recv_bytes())
+            if "no room" in answer:
+                raise PcmciError(answer["no room"])
             if "error" in answer:
                 if answer.get("spent"):
                     self.close()  # memory may be lost in it: the next video gets a fresh one
@@ -179,11 +195,11 @@ class Decoders:
         self._mine = threading.local()
         self._all: list[Decoder] = []
 
-    def submit(self, path: Path) -> Future[Prepared]:
+    def submit(self, path: Place) -> Future[Prepared]:
         """What `Decoder.prepare` gives or raises."""
         return self._threads.submit(self._prepare, path)
 
-    def _prepare(self, path: Path) -> Prepared:
+    def _prepare(self, path: Place) -> Prepared:
         if not hasattr(self._mine, "decoder"):
             self._mine.decoder = self._new()
             self._all.append(self._mine.decoder)
@@ -250,14 +266,17 @@ def main(handle: int) -> None:
         gc.freeze()  # what was imported stays: looking for garbage then takes 0.2 ms
         connection.send_bytes(READY)
         while True:
-            path = Path(json.loads(connection.recv_bytes()))
+            request = json.loads(connection.recv_bytes())
             parts: list[bytes] = []
             try:
-                prepared = prepare_video(path, work.sampling, work.inputs)
+                with _here(**request) as path:
+                    prepared = prepare_video(path, work.sampling, work.inputs)
                 answer: dict[str, Any] = {"shapes": {n: x.shape for n, x in prepared.items()}}
                 parts = [array.tobytes() for array in prepared.values()]
             except VideoError as error:
                 answer = {"error": str(error)}
+            except NoRoom as error:
+                answer = {"no room": str(error)}
             except MemoryError:
                 needs = f"decoding needs more than {work.memory / 2**30:g} GiB"
                 answer = {"error": needs, "spent": True}
@@ -271,6 +290,16 @@ def main(handle: int) -> None:
             gc.collect()
     except (EOFError, OSError):
         return
+
+
+@contextlib.contextmanager
+def _here(path: str, link: str | None = None) -> Iterator[Path]:
+    """The file; a URL is downloaded, to lie under `link` until the block ends."""
+    if link is None:
+        yield Path(path)
+    else:
+        with fetched(Url(path), Path(link)) as file:
+            yield file
 
 
 def _limit_memory(more: int) -> None:

@@ -12,12 +12,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from distributed import Client
 from tqdm import tqdm
 
+from pcmci.cache.chunks import exists
 from pcmci.cache.schema import StoreSpec
 from pcmci.cache.store import check_same, open_store
 from pcmci.cache.writer import StoreWriter
@@ -32,12 +32,13 @@ from pcmci.extract.pair import Made
 from pcmci.extract.pipeline import make_spec, prepare_store
 from pcmci.extract.station import About, Encoded, Order
 from pcmci.extract.table import video_table
+from pcmci.remote.url import Place
 
 VIDEOS_A_TASK = 4
 """At least, where a batch holds fewer: a worker that dies costs its tasks, and asking for each
 video on its own would cost a small one's worth of time."""
 
-Row = tuple[int, Path]
+Row = tuple[int, Place]
 """A row of the store, and where its video lies."""
 
 
@@ -45,7 +46,7 @@ class ClusterExtraction:
     """One run of the pipeline on a cluster. Arguments as for `pcmci.extract.pipeline.extract`."""
 
     def __init__(
-        self, client: Client, dataset: Dataset, out: Path, config: ExtractConfig, progress: bool
+        self, client: Client, dataset: Dataset, out: Place, config: ExtractConfig, progress: bool
     ) -> None:
         self.client, self.dataset, self.out, self.config = client, dataset, out, config
         self.progress = progress
@@ -58,7 +59,7 @@ class ClusterExtraction:
         """Raises what `extract` does."""
         ask = functools.partial(station.about, self.order, self.sample)
         # Where there is a store, it says which workers are right, not the one that answers first.
-        stored = self._stored() if self.out.exists() and not overwrite and not repair else None
+        stored = self._stored() if exists(self.out) and not overwrite and not repair else None
         worker, about = first_answer(
             self.client, ask, lambda answer: self._trouble(answer, stored), self._say
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pcmci.cache.chunks import file_format
+from pcmci.cache.chunks import exists, file_format
 from pcmci.cache.repair import repair as repair_store
 from pcmci.cache.schema import Sampling, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
@@ -26,6 +26,7 @@ from pcmci.extract.decoding import Decoder, Decoders, Prepared
 from pcmci.extract.intake import Intake, Summary
 from pcmci.extract.pair import Encoders, Halves, Made, check_same_weights
 from pcmci.extract.table import video_table
+from pcmci.remote.url import Place, Url, place
 
 AHEAD = 4
 """Videos ahead of the encoders, a decoder, where there are several: with fewer one long video,
@@ -34,7 +35,7 @@ whose turn it is, leaves the other decoders without work."""
 
 def extract(
     dataset: Dataset,
-    out: str | Path,
+    out: str | Path | Url,
     config: ExtractConfig | None = None,
     *,
     overwrite: bool = False,
@@ -55,8 +56,9 @@ def extract(
     SIGTERM (everything encoded by then is stored), ClusterError where a cluster fails.
     """
     config = (config or ExtractConfig()).resolved(dataset.name)
-    out = Path(out)
+    out = place(out)
     file_format(out)  # a name of no known format is refused before anything is loaded
+    exists(out)  # and so is a server that does not answer
     if scheduler is not None or workers is not None:
         from pcmci.cluster.connect import connect
         from pcmci.extract.distributed import ClusterExtraction
@@ -87,7 +89,7 @@ def make_spec(dataset: Dataset, table: VideoTable, config: ExtractConfig, made: 
 
 
 def prepare_store(
-    out: Path,
+    out: Place,
     spec: StoreSpec,
     dataset: Dataset,
     text: Callable[[Sequence[str]], np.ndarray],
@@ -103,7 +105,7 @@ def prepare_store(
     def embed(labels: str) -> np.ndarray:
         return text(spec.labels(labels).prompts)
 
-    if overwrite or not out.exists():
+    if overwrite or not exists(out):
         texts = {labels: embed(labels) for labels in spec.label_sets}
         create_store(out, spec, video_table(dataset), texts, overwrite=overwrite)
         return
@@ -176,13 +178,13 @@ class _Extraction:
 
 
 def encode_files(
-    paths: Sequence[Path],
+    paths: Sequence[Place],
     spec: StoreSpec,
     *,
     vlm_weights: str | None = None,
     video_weights: str | None = None,
     device: str = "auto",
-) -> tuple[dict[str, np.ndarray], dict[Path, str]]:
+) -> tuple[dict[str, np.ndarray], dict[Place, str]]:
     """New videos through the encoders of an existing store, without one: for prediction.
 
     Returns the features of view 0 by encoder, [m, L, D] and [m, Lv, Dv], of the videos that could
@@ -202,7 +204,7 @@ def encode_files(
     encoders = Encoders.load(config)
     check_same_weights(spec, encoders)
     sampling = dataclasses.replace(spec.sampling, views=1)
-    failures: dict[Path, str] = {}
+    failures: dict[Place, str] = {}
     batchers = encoders.batchers()
     encoded: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in batchers}
     decoder = Decoder(sampling, encoders.inputs, config.decode_seconds)

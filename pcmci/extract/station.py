@@ -22,6 +22,7 @@ from pcmci.errors import PcmciError, VideoError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.decoding import Decoders
 from pcmci.extract.pair import Encoders, Halves, Made
+from pcmci.remote.url import Place
 
 Answer = TypeVar("Answer")
 
@@ -99,7 +100,7 @@ class Station:
         """[N, D] float32: the VLM's embeddings."""
         return self._in_turn(self.encoders.text, prompts)
 
-    def encode(self, token: str, videos: Sequence[tuple[int, Path]]) -> Encoded:
+    def encode(self, token: str, videos: Sequence[tuple[int, Place]]) -> Encoded:
         """videos: (row, path) of each."""
         decoding = [(row, self._decoders.submit(path)) for row, path in videos]
         batchers = self.encoders.batchers()
@@ -161,7 +162,7 @@ def encode_text(order: Order, prompts: Sequence[str]) -> np.ndarray:
         return station.text(prompts)
 
 
-def encode(order: Order, videos: Sequence[tuple[int, Path]]) -> Encoded:
+def encode(order: Order, videos: Sequence[tuple[int, Place]]) -> Encoded:
     """videos: (row, path) of each."""
     with _station(order) as station:
         return station.encode(order.token, videos)

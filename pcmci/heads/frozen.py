@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from pcmci.cache.nearby import nearby
 from pcmci.cache.store import Store
 from pcmci.errors import PcmciError
 from pcmci.heads.config import TransportConfig
@@ -47,10 +48,10 @@ def frozen_weights(
 ) -> FrozenWeights:
     """S~ of every video of a store against its `activity` or `steps` labels.
 
-    Kept in `<store>.plans/`, keyed by the store's content and the settings that matter here, and
-    checked by its sha256 when it is read again; in the folder `spare` where that one cannot be
-    written. Where neither can, the weights are computed again each time. Raises PcmciError for
-    plans that are not finite.
+    Kept in `<store>.plans/` (of a URL: see `nearby`), keyed by the store's content and the settings
+    that matter here, and checked by its sha256 when it is read again; in the folder `spare` where
+    that one cannot be written. Where neither can, the weights are computed again each time. Raises
+    PcmciError for plans that are not finite.
     """
     identity = {
         "format": PLAN_FORMAT,
@@ -59,7 +60,7 @@ def frozen_weights(
         "transport": {name: getattr(config, name) for name in DECISIVE},
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    folders = [Path(f"{store.path}.plans"), *([spare] if spare else [])]
+    folders = [nearby(store.path, ".plans"), *([spare] if spare else [])]
     for folder in folders:
         kept = _read(folder / key)
         if kept is not None:

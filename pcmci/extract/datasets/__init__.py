@@ -9,6 +9,7 @@ from pathlib import Path
 from pcmci.errors import UsageError
 from pcmci.extract.datasets import breakfast, charades, coin, folder, kitchen
 from pcmci.extract.datasets.records import Dataset, Segment, Video
+from pcmci.remote.url import Place, Url, place
 
 __all__ = ["DATASETS", "Dataset", "DatasetSource", "Segment", "Video", "load_dataset"]
 
@@ -23,7 +24,7 @@ class DatasetSource:
         annotations lie with the videos.
     """
 
-    parse: Callable[[Path, Path], Dataset]
+    parse: Callable[[Place, Place], Dataset]
     videos: str
     annotations: tuple[str, ...] = ()
 
@@ -43,26 +44,30 @@ DATASETS: dict[str, DatasetSource] = {
 }
 
 
-def load_dataset(name: str, videos: Path | None = None, annotations: Path | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    videos: str | Path | Url | None = None,
+    annotations: str | Path | Url | None = None,
+) -> Dataset:
     """The data set called `name`, from its default places where none is given.
 
-    Raises UsageError that names every place where something is missing, and what
-    `DatasetSource.parse` raises.
+    Raises UsageError that names every place where something is missing, RemoteError where a URL
+    cannot be read, and what `DatasetSource.parse` raises.
     """
     if name not in DATASETS:
         raise UsageError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
     source = DATASETS[name]
-    videos = Path(source.videos) if videos is None else videos
-    looked = (
-        [annotations] if annotations is not None else [Path(place) for place in source.annotations]
-    )
-    found = next((place for place in looked or [videos] if place.exists()), None)
+    folder = place(source.videos if videos is None else videos)
+    looked = [annotations] if annotations is not None else source.annotations
+    places = [place(one) for one in looked]
+    found = next((one for one in places or [folder] if one.exists()), None)
     missing = []
-    if not videos.is_dir():
-        missing.append(f"no folder of videos at {videos} (--videos names another)")
-    if found is None and looked:
-        places = " or ".join(map(str, looked))
-        missing.append(f"no annotations at {places} (--annotations names others)")
+    if not folder.is_dir():
+        index = ", or no index page of it" if isinstance(folder, Url) else ""
+        missing.append(f"no folder of videos at {folder}{index} (--videos names another)")
+    if found is None and places:
+        names = " or ".join(map(str, places))
+        missing.append(f"no annotations at {names} (--annotations names others)")
     if missing or found is None:
         raise UsageError(f"data set {name!r} is not there: {'; '.join(missing)}")
-    return source.parse(videos, found)
+    return source.parse(folder, found)

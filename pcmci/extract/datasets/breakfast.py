@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from pathlib import Path
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
 from pcmci.extract.datasets.files import VideoTree, links_note, list_files, new_id, read_text
 from pcmci.extract.datasets.label_text import readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
+from pcmci.remote.url import Place
 
 FRAMES_PER_SECOND = 15
 SPLITS = {"train": range(3, 47), "test": range(47, 55)}
@@ -56,7 +56,7 @@ _ID = re.compile(r"(P\d\d)_(cam01|cam02|webcam01|webcam02|stereo01)_\1_([a-z]+)"
 _RANGE = re.compile(r"(\d{1,9})-(\d{1,9}) +(\S+)")
 
 
-def parse(videos: Path, annotations: Path) -> Dataset:
+def parse(videos: Place, annotations: Place) -> Dataset:
     """All annotated videos.
 
     videos: `BreakfastII_15fps_qvga_sync`, the folder that holds it, or one with `<id>.avi` in it.
@@ -103,7 +103,7 @@ def _label_set(names: tuple[str, ...], template: str) -> LabelSet:
     return LabelSet(names, texts, template, background)
 
 
-def _video(path: Path, tree: VideoTree, seen: dict[str, str]) -> Video:
+def _video(path: Place, tree: VideoTree, seen: dict[str, str]) -> Video:
     match = _ID.fullmatch(path.stem)
     if not match or match[3] not in ACTIVITIES:
         raise AnnotationError(
@@ -140,7 +140,7 @@ def _video(path: Path, tree: VideoTree, seen: dict[str, str]) -> Video:
     )
 
 
-def _segments(path: Path) -> tuple[Segment, ...]:
+def _segments(path: Place) -> tuple[Segment, ...]:
     lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
     # no label begins with a digit, every range does
     ranges = _coarse(path, lines) if lines and lines[0][:1].isdigit() else _framewise(lines)
@@ -156,7 +156,7 @@ def _segments(path: Path) -> tuple[Segment, ...]:
 
 
 # Both give (line, first frame, last frame, label): frames from 1, the last one included.
-def _coarse(path: Path, lines: list[str]) -> list[tuple[int, int, int, str]]:
+def _coarse(path: Place, lines: list[str]) -> list[tuple[int, int, int, str]]:
     ranges = []
     end = 0
     for number, line in enumerate(lines, 1):
@@ -182,7 +182,7 @@ def _framewise(lines: list[str]) -> list[tuple[int, int, int, str]]:
     return ranges
 
 
-def _check_mapping(path: Path) -> None:
+def _check_mapping(path: Place) -> None:
     for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
         label = line.split()[1:]
         if len(label) != 1 or label[0] not in UNIT_ACTIONS:

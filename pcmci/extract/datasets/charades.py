@@ -7,7 +7,6 @@ Sigurdsson et al., "Hollywood in Homes", ECCV 2016. The annotation is the offici
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
@@ -21,6 +20,7 @@ from pcmci.extract.datasets.files import (
 )
 from pcmci.extract.datasets.label_text import distinct, readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
+from pcmci.remote.url import Place
 
 CLASSES = "Charades_v1_classes.txt"
 SPLITS = {"train": "Charades_v1_train.csv", "test": "Charades_v1_test.csv"}
@@ -28,7 +28,7 @@ VIDEO_FOLDER = "Charades_v1_480"
 OFFICIAL_CLASSES = 157
 
 
-def parse(videos: Path, annotations: Path) -> Dataset:
+def parse(videos: Place, annotations: Place) -> Dataset:
     """All videos of the two CSV files, those without an action among them.
 
     videos: `Charades_v1_480`, the folder that holds it, or any other with `<id>.mp4` in it.
@@ -74,7 +74,7 @@ def parse(videos: Path, annotations: Path) -> Dataset:
     return Dataset("charades", tuple(found), None, labels, tuple(notes))
 
 
-def _classes(path: Path) -> tuple[dict[str, str], LabelSet]:
+def _classes(path: Place) -> tuple[dict[str, str], LabelSet]:
     """{code: key}, and the label set in the order of the file."""
     texts: dict[str, str] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):

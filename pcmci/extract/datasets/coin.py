@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from pcmci.cache.schema import LabelSet
@@ -16,6 +15,7 @@ from pcmci.errors import AnnotationError
 from pcmci.extract.datasets.files import VideoTree, is_plain, new_id, read_bytes, time_span
 from pcmci.extract.datasets.label_text import distinct, readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
+from pcmci.remote.url import Place
 
 SUBSETS = {
     "training": "train",
@@ -28,7 +28,7 @@ SUBSETS = {
 }
 
 
-def parse(videos: Path, annotations: Path) -> Dataset:
+def parse(videos: Place, annotations: Place) -> Dataset:
     """All videos of the annotation; the labels are those that occur in it.
 
     A step's label is its id, for several ids share a name: the key is the name where only one
@@ -107,7 +107,7 @@ def _subsets_note(database: dict[str, Any]) -> str:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Place) -> dict[str, Any]:
     def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) < len(pairs):
             (key, _), *_ = Counter(key for key, _ in pairs).most_common()

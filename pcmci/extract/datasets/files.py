@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pcmci.errors import AnnotationError, UsageError
+from pcmci.remote.url import Place, Url
 
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
 
@@ -25,12 +26,15 @@ MOST_BYTES = 256 * 2**20
 """Of an annotation file, unpacked; the largest of the benchmarks has 17 MB."""
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Place) -> bytes:
     """The whole file, a .gz unpacked. Raises AnnotationError, also where that would
-    be more than MOST_BYTES: it is then no annotation, whatever it says."""
+    be more than MOST_BYTES: it is then no annotation, whatever it says; RemoteError for a URL."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
+        if isinstance(path, Url):
+            raw = path.read(MOST_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                raw = file.read(MOST_BYTES + 1)
         if path.suffix == ".gz":
             with gzip.open(io.BytesIO(raw)) as file:
                 raw = file.read(MOST_BYTES + 1)
@@ -44,7 +48,7 @@ def read_bytes(path: Path) -> bytes:
     return raw
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Place) -> str:
     """The whole file, UTF-8 with or without a byte order mark. Raises AnnotationError."""
     raw = read_bytes(path)
     try:
@@ -54,7 +58,7 @@ def read_text(path: Path) -> str:
         raise AnnotationError(f"{path}:{line}: not UTF-8 text") from error
 
 
-def read_rows(path: Path, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def read_rows(path: Place, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a CSV file with a header, each as (`FILE:LINE`, {column: value}).
 
     Raises AnnotationError where one of `columns` is missing or a row is not as long as the header.
@@ -119,14 +123,17 @@ def time_span(start: Any, end: Any, place: str) -> tuple[float, float]:
     return span
 
 
-def list_files(root: Path, suffixes: Collection[str]) -> tuple[dict[str, Path], list[str]]:
+def list_files(root: Place, suffixes: Collection[str]) -> tuple[dict[str, Place], list[str]]:
     """All files under `root` with one of `suffixes`, as {path relative to `root`: path}.
 
     Nothing hidden is listed. Symbolic links are taken only to files within `root`; the second
-    value names those that lead out of it. Raises UsageError where a folder cannot be listed.
+    value names those that lead out of it. Raises UsageError where a folder cannot be listed,
+    RemoteError where a URL cannot.
     """
+    if isinstance(root, Url):
+        return _list_url(root, suffixes), []
     inside = os.path.realpath(root)
-    files: dict[str, Path] = {}
+    files: dict[str, Place] = {}
     links_out: list[str] = []
     folders = [""]
     while folders:
@@ -149,6 +156,15 @@ def list_files(root: Path, suffixes: Collection[str]) -> tuple[dict[str, Path], 
     return dict(sorted(files.items())), sorted(links_out)
 
 
+def _list_url(root: Url, suffixes: Collection[str]) -> dict[str, Place]:
+    return {
+        name: url
+        for name, url in sorted(root.files())
+        if os.path.splitext(name)[1].lower() in suffixes
+        and all(map(is_plain_name, name.split("/")))
+    }
+
+
 def links_note(links_out: list[str]) -> tuple[str, ...]:
     """The note for links that `list_files` did not follow, if any."""
     if not links_out:
@@ -162,7 +178,7 @@ class VideoTree:
     files: {path relative to the folder: path}.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Place) -> None:
         self.root = root
         self.files, links_out = list_files(root, VIDEO_SUFFIXES)
         self.notes = links_note(links_out)
@@ -172,7 +188,7 @@ class VideoTree:
         self._found = 0
         self._missed: list[str] = []
 
-    def find(self, *places: str) -> Path | None:
+    def find(self, *places: str) -> Place | None:
         """The one file at one of `places`, relative to the folder, or None.
 
         A place has the suffix that is usual for the data set; any video suffix will do.
@@ -186,7 +202,7 @@ class VideoTree:
             )
         return self.at(names[0] if names else places[0])
 
-    def at(self, place: str) -> Path | None:
+    def at(self, place: str) -> Place | None:
         """The file at exactly this place, relative to the folder, or None."""
         path = self.files.get(place)
         if path is None:

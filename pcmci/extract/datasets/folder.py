@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 from collections import Counter
-from pathlib import Path
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
@@ -20,6 +19,7 @@ from pcmci.extract.datasets.files import (
 )
 from pcmci.extract.datasets.label_text import readable
 from pcmci.extract.datasets.records import Dataset, Video
+from pcmci.remote.url import Place
 
 LABELS = "labels.csv"
 TEMPLATE = "a video of {}"
@@ -28,7 +28,7 @@ SPLIT_SEED = 0
 _SPLIT = re.compile(r"train|val|test|shift-[\w-]+")
 
 
-def parse(videos: Path, annotations: Path) -> Dataset:
+def parse(videos: Place, annotations: Place) -> Dataset:
     """The videos of a CSV file, else of the class folders, else all of them in split `test`.
 
     A video's id is its path under `videos` without the suffix, `__` for `/`. Without a split, a
@@ -47,7 +47,7 @@ def parse(videos: Path, annotations: Path) -> Dataset:
     return _from_table(tree, table)
 
 
-def _from_table(tree: VideoTree, table: Path) -> Dataset:
+def _from_table(tree: VideoTree, table: Place) -> Dataset:
     found = []
     seen: dict[str, str] = {}
     names = set()

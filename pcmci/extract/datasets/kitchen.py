@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
 from pcmci.extract.datasets.files import VideoTree, new_id, read_rows, read_text, time_span
 from pcmci.extract.datasets.records import Dataset, Segment, Video
+from pcmci.remote.url import Place
 
 COLUMNS = ("video", "split", "person", "activity", "frames", "steps")
 
 _STEP = re.compile(r"(\w+):(\d{1,6})-(\d{1,6})")
 
 
-def parse(videos: Path, annotations: Path) -> Dataset:
+def parse(videos: Place, annotations: Place) -> Dataset:
     """All videos of a written world. A session is a person's performance of an activity, with its
     shifted twins; a group is a person.
 
@@ -62,7 +62,7 @@ def parse(videos: Path, annotations: Path) -> Dataset:
     return Dataset("kitchen", tuple(found), activity, steps, notes)
 
 
-def _world(path: Path) -> dict[str, Any]:
+def _world(path: Place) -> dict[str, Any]:
     if not path.exists():
         raise UsageError(
             f"no kitchen world at {path}: it is written last, so that the same pcmci command "

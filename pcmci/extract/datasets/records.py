@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pcmci.cache.schema import LabelSet
+from pcmci.remote.url import Place
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Video:
     """One video as its data set describes it.
 
     id: the data set's own id, unique, never a path.
-    path: where the file lies, or None where the annotation names a video that is not on disk.
+    path: where the file lies, here or under a URL, or None where the annotation names a video that
+        is not there.
     split: `train`, `val`, `test`, or a data set's further test splits.
     activity: the one label of the whole video, or None.
     steps: the names of the steps that occur in it, each once, in the label set's order.
@@ -31,7 +32,7 @@ class Video:
     """
 
     id: str
-    path: Path | None
+    path: Place | None
     split: str
     activity: str | None
     steps: tuple[str, ...]
