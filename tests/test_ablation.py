@@ -329,11 +329,11 @@ def test_a_run_that_diverges_is_recorded_and_the_sweep_goes_on(store, tmp_path, 
 
 def test_plans_that_cannot_be_solved_stop_their_runs_only(store, tmp_path):
     found = ablate(
-        store, "none; ich", 1, grid={"transport_temperature": (0.5, 1e-320)}, out=tmp_path,
-        results=tmp_path, resamples=0, **QUICK, **ALONE,
+        store, "none; ich", 1, grid={"transport_temperature": (0.5, 1e-307)}, out=tmp_path,
+        transport_lambda=1e-3, results=tmp_path, resamples=0, **QUICK, **ALONE,
     )  # fmt: skip
     assert found.done == 2
-    assert list(found.failures) == ["ich transport_temperature=1e-320 seed 0"]
+    assert list(found.failures) == ["ich transport_temperature=1e-307 seed 0"]
     assert "not finite" in next(iter(found.failures.values()))
 
 
@@ -441,11 +441,11 @@ def test_taus_may_come_in_any_order(store, swept, tmp_path):
 
 def test_a_row_whose_runs_all_failed_stays_in_the_tables(store, tmp_path):
     found = ablate(
-        store, "none; ich", 1, grid={"transport_temperature": (0.5, 1e-320)}, out=tmp_path,
-        results=tmp_path, resamples=10, reference="ich", **QUICK, **ALONE,
+        store, "none; ich", 1, grid={"transport_temperature": (0.5, 1e-307)}, out=tmp_path,
+        transport_lambda=1e-3, results=tmp_path, resamples=10, reference="ich", **QUICK, **ALONE,
     )  # fmt: skip
     rows = {(r["variant"], r["score"]): r for r in found.summary if r["split"] == "test"}
-    lost = rows["ich transport_temperature=1e-320", "mAP"]
+    lost = rows["ich transport_temperature=1e-307", "mAP"]
     assert (lost["seeds"], lost["failed"], lost["mean"]) == (0, 1, None)
     write_report(found.path)
 

@@ -98,8 +98,8 @@ def visible_gpus() -> list[str]:
 def local_cluster(workers: int, gpus: Sequence[str] = ()) -> Iterator[SpecCluster]:
     """So many processes of this machine, on loopback alone."""
     specs = worker_specs(workers, gpus)
-    for name in ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.core"):
-        logging.getLogger(name).setLevel(QUIET)
+    for name in ("", ".nanny", ".scheduler", ".core", ".client", ".batched"):
+        logging.getLogger(f"distributed{name}").setLevel(QUIET)
     threads = {"OMP_NUM_THREADS": str(_threads_of_each(workers)), "OMP_WAIT_POLICY": "PASSIVE"}
     with dask.config.set({"distributed.nanny.pre-spawn-environ": threads}):
         options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}

@@ -7,6 +7,7 @@ in at, and what a worker holds stays bounded however large the work.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import queue
@@ -34,8 +35,6 @@ TASKS_A_WORKER = 3
 
 POLL_SECONDS = 0.5
 LOOK_SECONDS = 3
-RESULT_SECONDS = 10
-"""For a finished task's result to come here; a worker may die in between."""
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -181,7 +180,11 @@ class Dispatcher(Generic[Item]):
         except queue.Empty:
             kind, what = "nothing", None
         if kind == "done":
-            yield from self._done(what)
+            self._fetch(what)
+        elif kind == "fetched":
+            yield from self._fetched(*what)
+        elif kind == "raised":
+            self._raised(*what)
         elif kind == "add-worker":
             self._add(what["worker"])
         elif kind == "remove-worker":
@@ -243,21 +246,35 @@ class Dispatcher(Generic[Item]):
             else:
                 self._suspects.append(item)
 
-    def _done(self, future: Future) -> Iterator[Finished[Item]]:
+    def _fetch(self, future: Future) -> None:
+        """A task's result on its way here, while others are looked at: its worker may die of it."""
+        if future.key not in self._where or future.status not in ("finished", "error"):
+            return  # its worker was removed, or is about to be, or the connection is gone
+        assert self.client.loop is not None  # it is connected
+        self.client.loop.add_callback(self._bring, future)
+
+    async def _bring(self, future: Future) -> None:
+        """In the client's own thread."""
+        try:
+            result = await self.client.gather(future, asynchronous=True)
+        except (CommClosedError, CancelledError, asyncio.CancelledError):
+            # Its worker is gone, or the scheduler, and that will be said; or it is tried again.
+            await asyncio.sleep(LOOK_SECONDS)
+            self._events.put(("done", future))
+        except Exception as error:
+            self._events.put(("raised", (future, error)))
+        else:
+            self._events.put(("fetched", (future, result)))
+
+    def _raised(self, future: Future, error: Exception) -> None:
+        if future.key in self._where:
+            self._failed(self._processes[self._where[future.key]], future.key, error)
+
+    def _fetched(self, future: Future, result: Any) -> Iterator[Finished[Item]]:
         address = self._where.get(future.key)
         if address is None:
             return  # its worker was removed, and the items are somewhere else
         process = self._processes[address]
-        if future.status not in ("finished", "error"):
-            return  # cancelled: the connection is gone, or the worker is about to be removed
-        try:
-            result = future.result(timeout=RESULT_SECONDS)
-        except (TimeoutError, CommClosedError, CancelledError):
-            self._events.put(("done", future))  # its worker may have died: that will be said
-            return
-        except Exception as error:
-            self._failed(process, future.key, error)
-            return
         task = process.tasks.pop(future.key)
         self._forget(future.key, task)
         if task.items:

@@ -12,7 +12,7 @@ from faults.conftest import content, harm, short_and_long
 from pcmci.extract.distributed import ClusterExtraction
 
 
-@short_and_long("kills", 4, 100)
+@short_and_long("kills", 4, 40)
 def test_workers(dataset, config, whole, tmp_path, kills, tally):
     """Two workers, of which a random one dies after a random time, over and over; a nanny starts
     it again. A video may then be in at three deaths by chance, and fails with that reason, as is
