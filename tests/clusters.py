@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from unittest import mock
 
@@ -22,13 +22,25 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot im
 
 @contextlib.contextmanager
 def local_client(
-    workers: int, *plugins: WorkerPlugin, threads: int | None = None
+    workers: int,
+    *plugins: WorkerPlugin,
+    threads: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Client]:
     """As `pcmci extract --workers` makes it, but for processes that are forked from one that has
-    torch already: importing it takes most of a cluster's start. threads: of torch in each."""
+    torch already: importing it takes most of a cluster's start. threads: of torch in each.
+    environment: of theirs, beside what is inherited."""
     _start_forkserver()
-    share = connect._threads_of_each
+    share, specs_of = connect._threads_of_each, connect.worker_specs
+
+    def specs(count, gpus):
+        found = specs_of(count, gpus)
+        for spec in found.values():
+            spec["options"]["env"].update(environment or {})
+        return found
+
     with (
+        mock.patch.object(connect, "worker_specs", specs),
         mock.patch.object(connect, "_threads_of_each", lambda count: threads or share(count)),
         dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         connect.local_cluster(workers) as cluster,

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from clusters import Deadly, Other, Sick, Slow, Stillborn, kill, local_client
+from servers import upload
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
@@ -21,6 +22,7 @@ from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.distributed import ClusterExtraction
 from pcmci.extract.pipeline import extract
+from pcmci.remote.url import place
 
 FRAMES = 8
 
@@ -345,6 +347,17 @@ def test_the_command_says_what_each_worker_did(pcmci, config, tiny_videos, tmp_p
     assert "1 workers | cpu fp32 | vlm" in answer.err
     answer = pcmci(*command, "--out", tmp_path / "a.zarr", "--workers", 1, "--json")
     assert json.loads(answer.out)["counts"] == {"pending": 0, "done": 8, "failed": 1, "missing": 1}
+
+
+def test_from_a_bucket_to_a_bucket(s3, config, whole, tiny_videos):
+    """Workers download; the client alone writes."""
+    upload(tiny_videos, s3, "films")
+    films, out = load_dataset("folder", place(f"s3://{s3}/films")), place(f"s3://{s3}/store.zarr")
+    access = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    with local_client(2, environment=access) as client:
+        assert on(client, films, out, config).videos == 8
+    assert content(out)[0] == content(whole)[0]
+    assert extract(films, out, config, progress=False).videos == 0
 
 
 def test_two_extractions_share_workers(cluster, dataset, config, whole, tmp_path):

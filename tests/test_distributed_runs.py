@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 from clusters import CountsReads, DeadlyRun, OtherTorch, kill, local_client, reads
+from servers import upload
 from synthetic import small_store
 
 from pcmci.cache.store import open_store
@@ -32,9 +33,10 @@ def swept(store, tmp_path_factory):
     return sweep(store, tmp_path_factory.mktemp("swept"))
 
 
-def cluster(workers, *plugins):
+def cluster(workers, *plugins, environment=None):
     """With as many threads of torch as the one process has: they decide about the last bits."""
-    return local_client(workers, *plugins, threads=len(os.sched_getaffinity(0)))
+    threads = len(os.sched_getaffinity(0))
+    return local_client(workers, *plugins, threads=threads, environment=environment)
 
 
 def sweep(store, out, trainers=None, **options):
@@ -122,6 +124,19 @@ def test_a_folder_that_no_worker_sees_is_refused(store, tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.touch", lambda path: None)
     with cluster(1) as client, pytest.raises(NoWorker, match=r"does not see .*runs: --out"):
         on(client, store, tmp_path)
+
+
+def test_a_store_in_a_bucket(s3, store, swept, tmp_path):
+    """The runs are the same, and its plans lie in the folder that all share."""
+    upload(store.path, s3, "small.zarr")
+    access = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    with (
+        open_store(f"s3://{s3}/small.zarr") as there,
+        cluster(1, environment=access) as client,
+    ):
+        found = on(client, there, tmp_path)
+    assert_same_bits(found, swept)
+    assert list((tmp_path / "runs" / "plans").glob("*.npy"))
 
 
 def test_a_stopped_sweep_goes_on(store, swept, tmp_path):

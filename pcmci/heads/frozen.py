@@ -48,10 +48,10 @@ def frozen_weights(
 ) -> FrozenWeights:
     """S~ of every video of a store against its `activity` or `steps` labels.
 
-    Kept in `<store>.plans/` (of a URL: see `nearby`), keyed by the store's content and the settings
-    that matter here, and checked by its sha256 when it is read again; in the folder `spare` where
-    that one cannot be written. Where neither can, the weights are computed again each time. Raises
-    PcmciError for plans that are not finite.
+    Kept in `<store>.plans/`, keyed by the store's content and the settings that matter here, and
+    checked by its sha256 when it is read again; in the folder `spare` where that one cannot be
+    written. Of a URL: in `spare`, else near this machine (`nearby`). Where nothing can be written,
+    the weights are computed again each time. Raises PcmciError for plans that are not finite.
     """
     identity = {
         "format": PLAN_FORMAT,
@@ -61,6 +61,8 @@ def frozen_weights(
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folders = [nearby(store.path, ".plans"), *([spare] if spare else [])]
+    if not isinstance(store.path, Path):
+        folders.reverse()  # what is near this machine is near no other one
     for folder in folders:
         kept = _read(folder / key)
         if kept is not None:
