@@ -17,8 +17,9 @@ knee    They sleep so briefly that decoding fills the cores on the way. The ceil
 
 A throughput is all of a run's videos over the time from the first look at who is there to the last
 video's commit: with handing out, the first decoding, and the end, when some workers have nothing to
-do: some two seconds of a run here, so that longer runs come closer to linear. Not in it: starting processes, importing torch, starting decoders, all of it paid once; a run of
-a few videos goes before. The workers are started at once, and fewer are measured by ending some.
+do: some two seconds of a run here, so that longer runs come closer to linear. Not in it: starting
+processes, importing torch, starting decoders, all of it paid once; a run of a few videos goes
+before. The workers are started at once, and fewer are measured by ending some.
 """
 
 from __future__ import annotations

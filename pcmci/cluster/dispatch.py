@@ -102,8 +102,8 @@ class _Task:
 class Dispatcher(Generic[Item]):
     """Gives out items, `for what in Dispatcher(...).run(items)`.
 
-    client: of the cluster. work: run on a worker with a list of at most `size` items. least: so many
-    items take a worker no less time than one does (a batch), so that fewer save nothing.
+    client: of the cluster. work: run on a worker with a list of at most `size` items. least: so
+    many take a worker no more time than one does (a batch), so that fewer save nothing.
     admit: run once on each worker's process before it gets work; judge: told what it answered,
     returns why the worker cannot be used, or "". token: what a task asks `is_halted` about.
     stopping: asked often; once it says yes no task is given out any more, and those that are out
