@@ -27,7 +27,7 @@ from written import replace_tables
 
 SCRIPTS = (
     "start", "frames", "encoders", "extraction", "peers", "store", "transport", "steps",
-    "streaming", "growth",
+    "streaming", "growth", "scale_out",
 )  # fmt: skip
 HERE = Path(__file__).parent
 SCRIPT = "benchmarks/all.py"

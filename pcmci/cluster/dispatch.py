@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from dask.typing import Key
@@ -102,7 +103,8 @@ class _Task:
 class Dispatcher(Generic[Item]):
     """Gives out items, `for what in Dispatcher(...).run(items)`.
 
-    client: of the cluster. work: run on a worker with a list of at most `size` items.
+    client: of the cluster. work: run on a worker with a list of at most `size` items. least: so
+    many take a worker no more time than one does (a batch), so that fewer save nothing.
     admit: run once on each worker's process before it gets work; judge: told what it answered,
     returns why the worker cannot be used, or "". token: what a task asks `is_halted` about.
     stopping: asked often; once it says yes no task is given out any more, and those that are out
@@ -119,13 +121,15 @@ class Dispatcher(Generic[Item]):
         *,
         token: str,
         size: int = 1,
+        least: int = 1,
         tasks_a_worker: int = TASKS_A_WORKER,
         stopping: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda line: None,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         self.client, self._work, self._admit, self._judge = client, work, admit, judge
-        self._token, self._size, self._tasks_a_worker = token, size, tasks_a_worker
+        self._token, self._tasks_a_worker = token, tasks_a_worker
+        self._size, self._least = size, least
         self._stopping, self._say, self._tick = stopping, say, tick
         self.members: dict[str, Member] = {}
         self._processes: dict[str, _Process] = {}
@@ -325,8 +329,10 @@ class Dispatcher(Generic[Item]):
                 elif self._todo:
                     # Towards the end tasks get smaller, so that all workers finish together.
                     share = math.ceil(len(self._todo) / (len(ready) * self._tasks_a_worker))
-                    count = min(self._size, share)
-                    items = tuple(self._todo.popleft() for _ in range(count))
+                    count = min(self._size, math.ceil(share / self._least) * self._least)
+                    items = tuple(islice(self._todo, count))
+                    for _ in items:
+                        self._todo.popleft()
                     self._submit(address, self._work, items)
 
     def _submit(self, address: str, function: Callable[..., Any], items: tuple[Item, ...]) -> None:

@@ -110,6 +110,7 @@ class ClusterExtraction:
             lambda about: self._trouble(about, spec),
             token=self.order.token,
             size=-(-VIDEOS_A_TASK // batch) * batch,
+            least=batch,
             stopping=lambda: bool(intake.stop.number),
             say=intake.say,
         )
