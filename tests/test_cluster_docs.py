@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,35 @@ def test_the_job_of_a_worker(slurm, tmp_path, arguments, wanted, unwanted):
     assert unwanted not in script
     # Dask takes the last one.
     assert script.rindex("--memory-limit 0") == script.rindex("--memory-limit")
+
+
+def test_jobs_are_asked_for_as_long_as_all_workers_are_busy(slurm):
+    """Dask's own rule would stay at one worker here: three tasks are no load for eight threads."""
+    from distributed import Client, LocalCluster
+
+    from pcmci.cluster.dispatch import Dispatcher
+
+    with (
+        LocalCluster(
+            n_workers=0, processes=False, threads_per_worker=8, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        cluster.adapt(
+            Adaptive=slurm.AsLongAsAllAreBusy,
+            minimum=1,
+            maximum=3,
+            interval="100ms",
+            wait_count=100,
+        )
+        dispatcher = Dispatcher(client, doze, int, lambda answer: "", token="adaptive")
+        for _ in dispatcher.run(range(60)):
+            pass
+        assert len(dispatcher.members) == 3
+
+
+def doze(items):
+    time.sleep(0.1)
 
 
 # --- Kubernetes -----------------------------------------------------------------------------------
