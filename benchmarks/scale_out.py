@@ -1,6 +1,6 @@
 """Whether so many workers encode so many times as much, until decoding fills the cores.
 
-    python benchmarks/scale_out.py           1, 2, 4 and 8 workers: about three minutes on 2 cores
+    python benchmarks/scale_out.py           1, 2, 4 and 8 workers: some five minutes on 2 cores
     python benchmarks/scale_out.py --quick   1 and 2 workers, few videos
 
 Everything but the encoders is the product's own: `ClusterExtraction` on processes of this machine,
@@ -16,10 +16,10 @@ knee    They sleep so briefly that decoding fills the cores on the way. The ceil
         and beyond it the ceiling itself; the rows are throughput over the lower of the two.
 
 A throughput is all of a run's videos over the time from the first look at who is there to the last
-video's commit: with handing out, the first decoding, and the end, when some workers have nothing to
-do: some two seconds of a run here, so that longer runs come closer to linear. Not in it: starting
-processes, importing torch, starting decoders, all of it paid once; a run of a few videos goes
-before. The workers are started at once, and fewer are measured by ending some.
+video's commit: with handing out, the first decoding, when all of them wait for the cores at once,
+and the end, when some workers have nothing to do. That is paid once a run, so longer runs come
+closer to linear. Not in it: starting processes, importing torch, starting decoders; a run of a few
+videos goes before. The workers are started at once, and fewer are measured by ending some.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ KNEE = 3
 def main() -> None:
     parser = claims.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=13, help="of a run, about")
+    parser.add_argument("--seconds", type=float, default=26, help="of a run, about")
     options = parser.parse_args()
     sizes = QUICK_WORKERS if options.quick else WORKERS
     seconds, repeats = (2, 1) if options.quick else (options.seconds, options.repeats)
@@ -89,7 +89,8 @@ def main() -> None:
                     # As many as workers sleep through, or as the cores can decode; whole tasks, as
                     # many for each worker.
                     most = min(workers / sleep, cores / decoding)
-                    tasks = max(3, round(seconds * most / (TASK * workers)))
+                    lasts = seconds if series == "linear" else seconds / 3
+                    tasks = max(3, round(lasts * most / (TASK * workers)))
                     count = TASK * workers * tasks
                     runs[series][workers] = [
                         run(client, cluster, folder, films, sleep, count) for _ in range(repeats)

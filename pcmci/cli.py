@@ -199,7 +199,7 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     print(f"{out}: {shown}")
     if summary.videos:
-        lasted = summary.seconds * max(1, len(summary.workers))
+        lasted = sum(one.seconds for one in summary.workers.values()) or summary.seconds
         print(
             f"{summary.videos} videos, {summary.frames} frames in {summary.seconds:.1f} s "
             f"({summary.frames / summary.seconds:.1f} frames/s; the encoders waited "
@@ -323,7 +323,8 @@ def ablate(
     memory: Annotated[
         str | None,
         typer.Option(
-            help="For features, of all workers, as 2G.", show_default="half of what is free"
+            help="For features, of all workers, as 2G; with --scheduler of each.",
+            show_default="half of what is free",
         ),
     ] = None,
     scheduler: Scheduler = None,

@@ -46,3 +46,14 @@ class SpecMismatch(StoreError):
     """A store was made with other settings than those asked for; the message names the fields."""
 
     exit_code = 2
+
+
+class ClusterError(PcmciError):
+    """A cluster that cannot be reached, was lost, or whose workers fail."""
+
+
+class NoWorker(ClusterError):
+    """Workers are there, and none of them may do the work: they have to be set up in another
+    way."""
+
+    exit_code = 2

@@ -1,5 +1,6 @@
 """An extraction on a Dask cluster: the same bits, whoever computes, dies, comes or goes."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,8 +17,8 @@ from servers import upload
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
-from pcmci.cluster.connect import ClusterError, NoWorker, visible_gpus, worker_specs
-from pcmci.errors import SpecMismatch
+from pcmci.cluster.connect import visible_gpus, worker_specs
+from pcmci.errors import ClusterError, NoWorker, SpecMismatch
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.distributed import ClusterExtraction
@@ -70,6 +71,30 @@ def _no_waiting_for_ever():
 def content(path):
     with open_store(path) as store:
         return store.content_digest, store.reasons, store.read("vlm", store.done_rows).tobytes()
+
+
+@contextlib.contextmanager
+def processes():
+    """Starts `dask scheduler` and `dask worker` as their commands do, and ends them."""
+    started = []
+
+    def start(command, *options):
+        arguments = [sys.executable, "-m", "dask", command, "--no-dashboard", *map(str, options)]
+        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+        started.append(subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL))
+        if "--scheduler-file" in options:
+            file = options[options.index("--scheduler-file") + 1]
+            while not file.exists():
+                time.sleep(0.05)
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
 
 
 def on(client, dataset, out, config, *, progress=False, retry_failed=False):
@@ -172,6 +197,52 @@ def test_a_killed_worker_costs_nothing(dataset, config, whole, tmp_path, monkeyp
     assert content(out) == content(whole)
 
 
+def test_workers_that_are_told_to_go_are_no_deaths(dataset, config, whole, tmp_path, monkeypatch):
+    """SIGTERM, as at the end of a job's time; another worker comes."""
+    from pcmci.extract.intake import Intake
+
+    out, file = tmp_path / "store.zarr", tmp_path / "scheduler.json"
+    with processes() as start:
+        start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file)
+        worker = ["worker", "--nthreads", "2", "--scheduler-file", file, "--name"]
+        there = [start(*worker, "w0")]
+        take = Intake.take
+
+        def take_and_go_on(intake, row, vlm, video):
+            take(intake, row, vlm, video)
+            if len(there) < 2:
+                there.append(start(*worker, f"w{len(there)}"))
+                there[-2].terminate()
+                there[-2].wait()
+
+        monkeypatch.setattr(Intake, "take", take_and_go_on)
+        summary = extract(dataset, out, config, progress=False, scheduler=str(file))
+    assert set(summary.failures) == {"broken"}
+    assert summary.workers["w0"].note == "left"
+    assert not any(one.deaths for one in summary.workers.values())
+    assert content(out) == content(whole)
+
+
+def test_a_client_that_was_cut_off_ends_the_run(cluster, dataset, config, whole, tmp_path):
+    """It connects again by itself, and the scheduler has forgotten its tasks: nobody would come."""
+    from pcmci.extract.intake import Intake
+
+    out, take, cut = tmp_path / "store.zarr", Intake.take, []
+
+    def take_and_cut(intake, row, vlm, video):
+        take(intake, row, vlm, video)
+        if not cut:
+            cut.append(cluster.loop.add_callback(cluster.scheduler_comm.comm.abort))
+            time.sleep(1)  # as when the writer waits for the disk
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Intake, "take", take_and_cut)
+        with pytest.raises(ClusterError, match="lost"):
+            on(cluster, dataset, out, config)
+    on(cluster, dataset, out, config)
+    assert content(out) == content(whole)
+
+
 def test_a_video_that_kills_its_workers_fails_and_no_other(dataset, config, whole, tmp_path):
     out = tmp_path / "store.zarr"
     with local_client(2, Deadly("film3")) as client:
@@ -254,37 +325,21 @@ def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
     from pcmci.extract.intake import Intake
 
     out, file = tmp_path / "store.zarr", tmp_path / "scheduler.json"
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    commands = [
-        ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
-        ["worker", "--nthreads", "2", "--no-dashboard", "--death-timeout", "5"],
-    ]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dask", *command, "--scheduler-file", str(file)],
-            env=environment,
-            stderr=subprocess.DEVNULL,
-        )
-        for command in commands
-    ]
-    try:
+    with processes() as start:
+        there = "--scheduler-file", file
+        scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", *there)
+        start("worker", "--nthreads", "2", "--death-timeout", "5", *there)
         take, taken = Intake.take, []
 
         def take_and_kill(intake, row, vlm, video):
             take(intake, row, vlm, video)
             taken.append(row)
             if len(taken) == 2:
-                processes[0].send_signal(number)
+                scheduler.send_signal(number)
 
         monkeypatch.setattr(Intake, "take", take_and_kill)
-        while not file.exists():
-            time.sleep(0.05)
         with pytest.raises(ClusterError, match="the same command goes on from here"):
             extract(dataset, out, config, progress=False, scheduler=str(file))
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait()
     monkeypatch.undo()
     with open_store(out) as store:
         assert set(taken) <= set(store.done_rows.tolist())

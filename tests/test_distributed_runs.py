@@ -10,7 +10,7 @@ from servers import upload
 from synthetic import small_store
 
 from pcmci.cache.store import open_store
-from pcmci.cluster.connect import NoWorker
+from pcmci.errors import NoWorker
 from pcmci.heads.ablation import Ablator, ablate
 from pcmci.heads.distributed import Trainers
 from pcmci.heads.run import load_run

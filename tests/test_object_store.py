@@ -361,3 +361,13 @@ def test_a_bucket_that_may_only_be_read_is_read(path, monkeypatch):
         check_done(store, [])
     with pytest.raises(StoreLocked, match="cannot be locked: access is denied"):
         StoreWriter(path)
+
+
+def test_what_is_no_store_is_not_deleted(s3, path):
+    """A folder of the same name, which has no group of ours: another program's, perhaps."""
+    other = {".zgroup": b"{}", "vlm/0.0": b"other numbers"}
+    for name, content in other.items():
+        obstore.put(bucket(s3), f"{path.key}/{name}", content)
+    with pytest.raises(StoreError, match=r"no part of a store \(.zgroup\): name another place"):
+        make.create(path)
+    assert bytes_of(path) == other

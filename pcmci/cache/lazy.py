@@ -10,6 +10,7 @@ import threading
 import weakref
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,9 +39,9 @@ def lazy_array(store: Store, array: str, view: int | None, block_bytes: int) -> 
     row = none.shape[1:]
     chunk_bytes = store.chunk_rows * prod(row) * none.itemsize
     rows = min(len(store), store.chunk_rows * max(1, block_bytes // chunk_bytes))
-    source = _Features(
-        str(store.path), store.content_digest, array, view, (len(store), *row), none.dtype
-    )
+    # Whoever computes may be in another folder.
+    path = store.path.absolute() if isinstance(store.path, Path) else store.path
+    source = _Features(str(path), store.content_digest, array, view, (len(store), *row), none.dtype)
     # Not of the path: a copy of the store has the same numbers.
     token = tokenize(source.digest, array, view, rows)
     # Inlined: a task holds what it reads from, and waits for no other that would pass it on.

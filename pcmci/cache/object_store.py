@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +47,19 @@ class ObjectChunks:
         self._layouts: dict[str, Layout] = {}
         self._waiting: dict[Url, bytes] = {}
         self._waiting_bytes = 0
+
+    def check_ours(self, arrays: Iterable[str]) -> None:
+        """Raises StoreError where objects are that no store of these arrays has: without its group
+        it cannot be told from a folder of the same name."""
+        ours = {GROUP, *(array.partition("/")[0] for array in arrays)}
+        with reaching():
+            others = (name for name, _ in objects.files(self.path))
+            other = next((name for name in others if name.partition("/")[0] not in ours), None)
+        if other is not None:
+            raise StoreError(
+                f"{self.path} holds what is no part of a store ({other}): name another place, or "
+                "replace all of it with --overwrite"
+            )
 
     @classmethod
     def create(cls, path: Place, layouts: Mapping[str, Layout]) -> None:

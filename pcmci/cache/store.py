@@ -358,10 +358,12 @@ def building(
     and `overwrite` was not asked for.
     """
     if isinstance(path, Url):
-        from pcmci.cache.object_store import building_objects
+        from pcmci.cache.object_store import ObjectChunks, building_objects
 
         with writer_lock(path) as lock:
             _check_free(path, overwrite)
+            if not overwrite:
+                ObjectChunks(path).check_ours(layouts)
             nearby(path, ".journal").unlink(missing_ok=True)
             with building_objects(path, layouts, lock.check) as objects:
                 yield objects

@@ -16,7 +16,7 @@ import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
 
 from pcmci.cluster.threads import THREADS
-from pcmci.errors import PcmciError, UsageError
+from pcmci.errors import ClusterError, UsageError
 
 CONNECT_SECONDS = 30
 PROTOCOLS = ("tcp://", "tls://", "ucx://", "ucxx://", "ws://", "wss://")
@@ -27,17 +27,6 @@ TASKS_AT_A_TIME = 2
 
 QUIET = logging.CRITICAL
 """A worker that dies is a line of ours, not ten of Dask's across the bar."""
-
-
-class ClusterError(PcmciError):
-    """A cluster that cannot be reached, was lost, or has no worker that may do the work."""
-
-
-class NoWorker(ClusterError):
-    """Workers are there, and none of them may do the work. Exit code 2: they have to be set up in
-    another way."""
-
-    exit_code = 2
 
 
 def lost(error: BaseException | None = None) -> ClusterError:
@@ -98,15 +87,33 @@ def visible_gpus() -> list[str]:
 def local_cluster(workers: int, gpus: Sequence[str] = ()) -> Iterator[SpecCluster]:
     """So many processes of this machine, on loopback alone."""
     specs = worker_specs(workers, gpus)
-    for name in ("", ".nanny", ".scheduler", ".core", ".client", ".batched"):
-        logging.getLogger(f"distributed{name}").setLevel(QUIET)
     threads = {"OMP_NUM_THREADS": str(_threads_of_each(workers)), "OMP_WAIT_POLICY": "PASSIVE"}
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": threads}):
+    with _quiet(), dask.config.set({"distributed.nanny.pre-spawn-environ": threads}):
         options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
-        with SpecCluster(
+        cluster = SpecCluster(
             workers=specs, scheduler={"cls": Scheduler, "options": options}, silence_logs=False
-        ) as cluster:
+        )
+        try:
             yield cluster
+        finally:
+            # Of a worker that goes twice Dask's watcher makes a KeyError, told when all is closed.
+            with contextlib.suppress(KeyError):
+                cluster.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask's loggers as they were, at the end."""
+    names = ("", ".nanny", ".scheduler", ".core", ".client", ".batched")
+    loggers = [logging.getLogger(f"distributed{name}") for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(QUIET)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def worker_specs(workers: int, gpus: Sequence[str]) -> dict[int, dict[str, Any]]:
@@ -148,7 +155,8 @@ def _client(scheduler: str) -> Iterator[Client]:
         address = _address_in(Path(scheduler))
     try:
         client = Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
+        # TypeError is tls:// without its settings, ImportError a protocol without its package.
         raise ClusterError(f"no scheduler answers at {address}: {_line(error)}") from error
     with client:
         yield client

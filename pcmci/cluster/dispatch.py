@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import queue
 import time
@@ -24,9 +25,9 @@ from dask.typing import Key
 from distributed import Client, Future
 from distributed.comm import CommClosedError
 
-from pcmci.cluster.connect import ClusterError, NoWorker, lost
+from pcmci.cluster.connect import lost
 from pcmci.cluster.halting import halt
-from pcmci.errors import PcmciError
+from pcmci.errors import ClusterError, NoWorker, PcmciError
 
 DEATHS = 3
 """An item that was in at the deaths of so many workers is not tried again."""
@@ -84,11 +85,13 @@ class Killer(Generic[Item]):
 
 @dataclass
 class _Process:
-    """A worker's process, by its address."""
+    """A worker's process, by its address. ready: it may do the work. alone: it does so with an item
+    that is suspect. leaving: it said that it was told to go."""
 
     member: Member
     ready: bool = False
     alone: bool = False
+    leaving: bool = False
     tasks: dict[Key, _Task] = field(default_factory=dict)
 
 
@@ -140,6 +143,7 @@ class Dispatcher(Generic[Item]):
         self._stillborn = 0
         self._halted = self._waiting_said = False
         self._looked = 0.0
+        self._gone: set[str] = set()
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
     def run(self, items: Iterable[Item]) -> Iterator[Finished[Item] | Killer[Item]]:
@@ -178,6 +182,13 @@ class Dispatcher(Generic[Item]):
         if isinstance(message, dict) and message.get("action") in ("add-worker", "remove-worker"):
             self._events.put((message["action"], message))
 
+    def _on_leave(self, address: str, event: tuple[float, Any]) -> None:
+        """A worker was told to end (SIGTERM, its wall time), and says so before it goes: to the
+        scheduler it has then died."""
+        _, message = event
+        if isinstance(message, dict) and message.get("action") == "closing-worker":
+            self._events.put(("leaving", address))
+
     def _next_event(self) -> Iterator[Finished[Item] | Killer[Item]]:
         try:
             kind, what = self._events.get(timeout=POLL_SECONDS)
@@ -189,6 +200,8 @@ class Dispatcher(Generic[Item]):
             yield from self._fetched(*what)
         elif kind == "raised":
             self._raised(*what)
+        elif kind == "leaving" and what in self._processes:
+            self._processes[what].leaving, self._processes[what].ready = True, False
         elif kind == "add-worker":
             self._add(what["worker"])
         elif kind == "remove-worker":
@@ -203,8 +216,10 @@ class Dispatcher(Generic[Item]):
         there = self.client.scheduler_info(n_workers=-1)["workers"]
         for address, about in there.items():
             self._add(address, about.get("name"))
-        for address in self._processes.keys() - there.keys():
+        gone = self._processes.keys() - there.keys()
+        for address in gone & self._gone:  # still: the event that says why has had its time
             yield from self._remove(address, expected=False)
+        self._gone = gone
 
     def _add(self, address: str, name: Any = None) -> None:
         if address in self._processes:
@@ -217,14 +232,18 @@ class Dispatcher(Generic[Item]):
         name = address if name is None else str(name)
         member = self.members.setdefault(name, Member(name))
         self._processes[address] = _Process(member)
-        if not member.refused:
+        self._waiting_said = False
+        self.client.subscribe_topic(address, functools.partial(self._on_leave, address))
+        if not (member.refused or self._halted):
             self._submit(address, self._admit, ())
 
     def _remove(self, address: str, expected: bool) -> Iterator[Killer[Item]]:
         process = self._processes.pop(address, None)
         if process is None:
             return
-        member = process.member
+        with contextlib.suppress(ValueError, OSError, CommClosedError):
+            self.client.unsubscribe_topic(address)
+        member, expected = process.member, expected or process.leaving
         if expected or self._stopping():
             member.left += 1
         else:
@@ -252,8 +271,12 @@ class Dispatcher(Generic[Item]):
 
     def _fetch(self, future: Future) -> None:
         """A task's result on its way here, while others are looked at: its worker may die of it."""
-        if future.key not in self._where or future.status not in ("finished", "error"):
-            return  # its worker was removed, or is about to be, or the connection is gone
+        if future.key not in self._where:
+            return  # its worker was removed, and the items are somewhere else
+        if future.status == "cancelled":
+            raise lost()  # and connected again since: the scheduler has forgotten what it was given
+        if future.status not in ("finished", "error"):
+            return  # its worker is about to be removed
         assert self.client.loop is not None  # it is connected
         self.client.loop.add_callback(self._bring, future)
 

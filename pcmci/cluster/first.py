@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
 
 from distributed import Client, get_worker, wait
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from pcmci.cluster.connect import ClusterError, NoWorker, lost
+from pcmci.cluster.connect import lost
+from pcmci.errors import ClusterError, NoWorker, PcmciError
 
 Answer = TypeVar("Answer")
 
@@ -41,26 +43,51 @@ def first_answer(
         some = untried if reasons else None
         future = client.submit(_with_address, ask, workers=some, pure=False)
         while future.status == "pending":
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, CancelledError):
                 wait(future, timeout=POLL_SECONDS)
-            if client.status != "running":
+            if client.status != "running" or future.status == "cancelled":
                 raise lost()
             there = workers(client)
             if some and not set(some) & set(there):
                 break  # all of them have gone, and nobody would answer
         else:
             try:
-                address, answer = future.result()
-            except (OSError, CommClosedError) as error:
-                raise lost(error) from error
+                address, answer, fault = future.result()
             except KilledWorker as error:
                 raise ClusterError("workers die before they have work (out of memory?)") from error
-            except Exception as error:
-                name = type(error).__name__
-                raise ClusterError(f"a worker fails before it has work: {name}: {error}") from error
-            reasons[address] = trouble(answer)
-            if not reasons[address]:
+            except (OSError, CommClosedError, CancelledError) as error:
+                raise lost(error) from error
+            if fault or (fault := trouble(answer)):
+                reasons[address] = fault
+            else:
                 return address, answer
+
+
+class WorkerGone(ClusterError):
+    """The worker that was asked is no longer there."""
+
+
+def answer_of(
+    client: Client, address: str, function: Callable[..., Answer], *arguments: object
+) -> Answer:
+    """Of one worker. Raises WorkerGone, ClusterError for a lost scheduler and for a worker that
+    fails."""
+    future = client.submit(function, *arguments, workers=[address], pure=False)
+    while True:
+        try:
+            answer: Answer = future.result(timeout=POLL_SECONDS)
+            return answer
+        except TimeoutError:
+            if client.status != "running":
+                raise lost() from None
+            if address not in workers(client):
+                raise WorkerGone(f"the worker {address} has gone") from None
+        except (CommClosedError, CancelledError) as error:
+            raise lost(error) from error
+        except PcmciError:
+            raise
+        except Exception as error:
+            raise ClusterError(f"a worker fails: {type(error).__name__}: {error}") from error
 
 
 def workers(client: Client) -> list[str]:
@@ -71,5 +98,9 @@ def workers(client: Client) -> list[str]:
         raise lost(error) from error
 
 
-def _with_address(ask: Callable[[], Answer]) -> tuple[str, Answer]:
-    return get_worker().address, ask()
+def _with_address(ask: Callable[[], Answer]) -> tuple[str, Any, str]:
+    address = get_worker().address
+    try:
+        return address, ask(), ""
+    except Exception as error:  # a fault of this worker's: others are asked
+        return address, None, f"{type(error).__name__}: {error}"

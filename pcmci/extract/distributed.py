@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from distributed import Client
@@ -23,7 +24,7 @@ from pcmci.cache.store import check_same, open_store
 from pcmci.cache.writer import StoreWriter
 from pcmci.cluster.connect import dashboard
 from pcmci.cluster.dispatch import Dispatcher, Finished, Killer
-from pcmci.cluster.first import first_answer, workers
+from pcmci.cluster.first import answer_of, first_answer, workers
 from pcmci.extract import station
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
@@ -53,7 +54,7 @@ class ClusterExtraction:
         self.table = video_table(dataset)
         self.order = Order(uuid.uuid4().hex[:12], config)
         # One that every worker has to see.
-        self.sample = next((video.path for video in dataset.videos if video.path), None)
+        self.sample = next((_anywhere(one.path) for one in dataset.videos if one.path), None)
 
     def run(self, overwrite: bool, retry_failed: bool, repair: bool) -> Summary:
         """Raises what `extract` does."""
@@ -67,10 +68,7 @@ class ClusterExtraction:
         spec = stored or self._spec(about.made)
 
         def text(prompts: Sequence[str]) -> np.ndarray:
-            function = station.encode_text
-            embedded = self.client.submit(function, self.order, list(prompts), workers=[worker])
-            found: np.ndarray = embedded.result()
-            return found
+            return answer_of(self.client, worker, station.encode_text, self.order, list(prompts))
 
         prepare_store(self.out, spec, self.dataset, text, overwrite=overwrite, repair=repair)
         with StoreWriter(self.out) as writer:
@@ -116,7 +114,7 @@ class ClusterExtraction:
         )
         found = {row: self.dataset.videos[row].path for row in pending}
         try:
-            rows = [(row, path) for row, path in found.items() if path is not None]
+            rows = [(row, _anywhere(path)) for row, path in found.items() if path is not None]
             for what in dispatcher.run(rows):
                 if isinstance(what, Killer):
                     intake.fail(what.item[0], what.reason)
@@ -147,3 +145,8 @@ class ClusterExtraction:
             intake.take(row, **features)
         for row, reason in encoded.failures.items():
             intake.fail(row, reason)
+
+
+def _anywhere(path: Place) -> Place:
+    """As a process in another folder has to name it."""
+    return path.absolute() if isinstance(path, Path) else path

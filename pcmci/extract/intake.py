@@ -156,10 +156,10 @@ class Intake:
     def _advance(self) -> None:
         self.bar.update()
         seconds = self.bar.format_dict["elapsed"] or 1e-9
-        workers = max(1, len(self.summary.workers))
+        lasted = sum(one.seconds for one in self.summary.workers.values()) or seconds
         self.bar.set_postfix_str(
             f"{self.summary.frames / seconds:.1f} frames/s, "
-            f"waiting {self.summary.waiting / seconds / workers:.0%}, "
+            f"waiting {self.summary.waiting / lasted:.0%}, "
             f"failed {len(self.summary.failures)}",
             refresh=False,
         )

@@ -117,19 +117,23 @@ class Station:
             found.features.update(halves.join(name, batchers[name].flush()))
             found.busy += time.perf_counter() - began
 
-        for row, task in decoding:
-            if is_halted(token) and task.cancel():
-                found.left.append(row)
-                continue
-            try:
-                decoded = task.result()
-            except VideoError as error:
-                found.failures[row] = str(error)
-                continue
-            for name, clips in decoded.items():
-                self._in_turn(push, name, row, clips)
-        for name in batchers:
-            self._in_turn(flush, name)
+        try:
+            for row, task in decoding:
+                if is_halted(token) and task.cancel():
+                    found.left.append(row)
+                    continue
+                try:
+                    decoded = task.result()
+                except VideoError as error:
+                    found.failures[row] = str(error)
+                    continue
+                for name, clips in decoded.items():
+                    self._in_turn(push, name, row, clips)
+            for name in batchers:
+                self._in_turn(flush, name)
+        finally:
+            for _, task in decoding:  # where the work ends early, nobody waits for its frames
+                task.cancel()
         return found
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from pcmci.cache.schema import Status
 from pcmci.cache.store import Store
 from pcmci.device import choose_device, choose_precision
-from pcmci.errors import PcmciError, UsageError
+from pcmci.errors import ClusterError, PcmciError, UsageError
 from pcmci.heads.config import TransportConfig, order_name, parse_labels, parse_order, setting_name
 from pcmci.heads.frozen import frozen_weights
 from pcmci.heads.grid import Grid, check_grid, check_orders, parse_orders
@@ -313,6 +313,8 @@ class Ablator:
                     seen[key] = None
                     try:
                         self._solve_one(labels, model.transport)
+                    except ClusterError:
+                        raise
                     except PcmciError as error:
                         seen[key] = str(error)
                 if reason := seen[key]:

@@ -6,6 +6,7 @@ the client finds them. So the store and the folder of runs have to lie where all
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import queue
 import threading
@@ -24,7 +25,7 @@ from distributed import Client, Worker, get_worker
 
 from pcmci.cache.store import Store, open_store
 from pcmci.cluster.dispatch import Dispatcher, Killer
-from pcmci.cluster.first import first_answer, workers
+from pcmci.cluster.first import WorkerGone, answer_of, first_answer, workers
 from pcmci.cluster.halting import is_halted
 from pcmci.cluster.threads import torch_threads
 from pcmci.device import choose_device
@@ -117,10 +118,15 @@ class Trainers:
 
     def solve(self, labels: str, config: TransportConfig) -> None:
         """Frozen plans, kept where every worker finds them. Raises PcmciError."""
-        future = self._client.submit(
-            _solve, self._job, labels, config, workers=[self._first], pure=False
-        )
-        if error := future.result():
+        for last in (False, False, True):
+            try:
+                error = answer_of(self._client, self._first, _solve, self._job, labels, config)
+                break
+            except WorkerGone:
+                if last:
+                    raise
+                self._first, _ = first_answer(self._client, self._ask, self._trouble, self._say)
+        if error:
             raise PcmciError(error)
 
     def train(
@@ -163,6 +169,7 @@ class Trainers:
         finally:
             for name, member in dispatcher.members.items():
                 self.workers.setdefault(name, TrainerSummary()).note = member.note
+        tick()
         on_epochs(0)
 
     def __len__(self) -> int:
@@ -203,11 +210,15 @@ class _Outcome:
 
 class _Desk:
     """What a worker's process keeps from one task to the next: the store, which is read once, and
-    the one thread that computes. What torch is told about numbers is told to a thread."""
+    the one thread that computes. What torch is told about numbers is told to a thread.
+
+    users: how many tasks use it now.
+    """
 
     def __init__(self, job: Job) -> None:
         """Raises StoreError and UsageError."""
-        self.store_path, self.device_name = job.store, job.device
+        self.asked = job.store, job.digest, job.device
+        self.users = 0
         self._computing = ThreadPoolExecutor(1, "train")
         self.device = self.in_turn(choose_device, job.device)
         self.threads = torch_threads()
@@ -224,46 +235,56 @@ class _Desk:
 
 
 _lock = threading.Lock()
-_desk: _Desk | None = None
+_desks: list[_Desk] = []
 
 
-def _the_desk(job: Job) -> _Desk:
-    """Of this process. A store that was written to since is opened again."""
-    global _desk
+@contextlib.contextmanager
+def _the_desk(job: Job) -> Iterator[_Desk]:
+    """The one of this process for that store; made when it is first asked for. One of another
+    sweep, or of the store as it was before, goes when nobody uses it.
+
+    Raises PcmciError where the store is another one by now.
+    """
+    asked = job.store, job.digest, job.device
     with _lock:
-        asked = (job.store, job.device, job.digest)
-        if _desk is not None:
-            has = (_desk.store_path, _desk.device_name, _desk.store.content_digest)
-            if has != asked:
-                _desk.close()
-                _desk = None
-        if _desk is None:
-            _desk = _Desk(job)
-        return _desk
+        desk = next((one for one in _desks if one.asked == asked), None)
+        if desk is None:
+            for idle in [one for one in _desks if not one.users]:
+                _desks.remove(idle)
+                idle.close()
+            desk = _Desk(job)
+            if desk.store.content_digest != job.digest:
+                desk.close()
+                raise PcmciError(f"{job.store} is another store there, or was written to since")
+            _desks.append(desk)
+        desk.users += 1
+    try:
+        yield desk
+    finally:
+        with _lock:
+            desk.users -= 1
 
 
 def _about(job: Job) -> About:
     if not (job.out / f".pcmci-{job.token}").exists():
         return About(f"it does not see {job.out}: --out has to lie where every worker sees it")
     try:
-        desk = _the_desk(job)
+        with _the_desk(job) as desk:
+            cuda = desk.device.type == "cuda"
+            return About(
+                device=desk.device.type,
+                free=torch.cuda.mem_get_info(desk.device)[0] if cuda else 0,
+                libraries=tuple((name, version(name)) for name in LIBRARIES),
+            )
     except PcmciError as error:
         return About(str(error))
-    if desk.store.content_digest != job.digest:
-        return About(f"{job.store} is another store there, or was written to since")
-    cuda = desk.device.type == "cuda"
-    return About(
-        device=desk.device.type,
-        free=torch.cuda.mem_get_info(desk.device)[0] if cuda else 0,
-        libraries=tuple((name, version(name)) for name in LIBRARIES),
-    )
 
 
 def _solve(job: Job, labels: str, config: TransportConfig) -> str | None:
-    desk = _the_desk(job)
     plans = job.out / "plans"
     try:
-        desk.in_turn(frozen_weights, desk.store, labels, config, desk.device, False, plans)
+        with _the_desk(job) as desk:
+            desk.in_turn(frozen_weights, desk.store, labels, config, desk.device, False, plans)
     except PcmciError as error:
         return str(error)
     return None
@@ -272,17 +293,19 @@ def _solve(job: Job, labels: str, config: TransportConfig) -> str | None:
 def _train(job: Job, memory: int | None, stacks: Sequence[Stack]) -> _Outcome:
     """One stack."""
     ((_, recipes),) = stacks
-    desk = _the_desk(job)
-    place = Place(job.out, desk.device, memory, workers=1, threads=desk.threads)
     teller = _Teller(get_worker(), job.token)
 
-    def timed() -> _Outcome:
+    def timed(desk: _Desk) -> _Outcome:
+        place = Place(job.out, desk.device, memory, workers=1, threads=desk.threads)
         began = time.monotonic()
         error = train_stack(desk.store, recipes, place, teller.on_epochs)
         return _Outcome(error, seconds=time.monotonic() - began)
 
     try:
-        outcome: _Outcome = desk.in_turn(timed)
+        with _the_desk(job) as desk:
+            outcome: _Outcome = desk.in_turn(timed, desk)
+    except PcmciError as error:
+        outcome = _Outcome(str(error))
     except Stopped:
         outcome = _Outcome(left=True)
     finally:
