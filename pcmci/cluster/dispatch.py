@@ -45,9 +45,9 @@ Item = TypeVar("Item", bound=Hashable)
 class Member:
     """A worker as the user knows it, by name; a nanny starts it again under the same one.
 
-    refused: why it gets no work, "" where it does. deaths: of its processes; stillborn:
-    of these, before it could work. left: times that it
-    went away as it should. since: when it could first work (`time.monotonic`).
+    refused: why it gets no work, "" where it does. deaths: of its processes; stillborn: of these,
+    before it could work. left: times that it went away as it should. since: when it could first
+    work (`time.monotonic`).
     """
 
     name: str
