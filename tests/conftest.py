@@ -30,6 +30,14 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "pcmci"))
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
+@pytest.fixture(autouse=True)
+def _numbers_as_python_has_them() -> None:
+    """A test before this one may have computed: small numbers are then taken for 0 in all of this
+    thread (`pcmci.device.choose_device`), where hypothesis looks for them."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+
+
 TINY_CLIP = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
