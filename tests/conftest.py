@@ -30,6 +30,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "pcmci"))
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
+
 @pytest.fixture(autouse=True)
 def _numbers_as_python_has_them() -> None:
     """A test before this one may have computed: small numbers are then taken for 0 in all of this
