@@ -199,11 +199,10 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     print(f"{out}: {shown}")
     if summary.videos:
-        lasted = sum(one.seconds for one in summary.workers.values()) or summary.seconds
         print(
             f"{summary.videos} videos, {summary.frames} frames in {summary.seconds:.1f} s "
             f"({summary.frames / summary.seconds:.1f} frames/s; the encoders waited "
-            f"{summary.waiting / lasted:.0%} of it)"
+            f"{summary.waiting_share(summary.seconds):.0%} of it)"
         )
     for name, one in sorted(summary.workers.items()):
         _show_worker(name, f"{one.videos} videos, {one.failures} failures", one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 import torch
 
@@ -30,6 +31,13 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.index is not None and device.index >= max(torch.cuda.device_count(), 1):
         raise UsageError(f"--device {name!r}: there are {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def usable_cores() -> int:
+    """Of this machine, those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

@@ -16,6 +16,7 @@ import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
 
 from pcmci.cluster.threads import THREADS
+from pcmci.device import usable_cores
 from pcmci.errors import ClusterError, UsageError
 
 CONNECT_SECONDS = 30
@@ -134,8 +135,7 @@ def worker_specs(workers: int, gpus: Sequence[str]) -> dict[int, dict[str, Any]]
 
 def _threads_of_each(workers: int) -> int:
     """Of torch: the cores shared out among so many processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // workers)
+    return max(1, usable_cores() // workers)
 
 
 class _DeafToInterrupts(WorkerPlugin):

@@ -60,6 +60,10 @@ class Summary:
     frames: int = 0
     workers: dict[str, WorkerSummary] = field(default_factory=dict)
 
+    def waiting_share(self, seconds: float) -> float:
+        """Of the time of all that encoded: on a cluster the workers' own, else `seconds`."""
+        return self.waiting / (sum(one.seconds for one in self.workers.values()) or seconds)
+
 
 class Intake:
     """Takes what became of each video, in any order, and hands it to the store's one writer.
@@ -156,10 +160,9 @@ class Intake:
     def _advance(self) -> None:
         self.bar.update()
         seconds = self.bar.format_dict["elapsed"] or 1e-9
-        lasted = sum(one.seconds for one in self.summary.workers.values()) or seconds
         self.bar.set_postfix_str(
             f"{self.summary.frames / seconds:.1f} frames/s, "
-            f"waiting {self.summary.waiting / lasted:.0%}, "
+            f"waiting {self.summary.waiting_share(seconds):.0%}, "
             f"failed {len(self.summary.failures)}",
             refresh=False,
         )

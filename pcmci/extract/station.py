@@ -4,9 +4,8 @@ features, a few at a time."""
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from pcmci.cache.schema import Sampling
 from pcmci.cluster.halting import is_halted
+from pcmci.cluster.kept import Kept
 from pcmci.cluster.threads import torch_threads
 from pcmci.errors import PcmciError, VideoError
 from pcmci.extract.config import ExtractConfig
@@ -68,14 +68,10 @@ class Station:
 
     One thread alone encodes, the one that loaded the encoders: what torch is told about numbers is
     told to a thread, and two that encode at once would only be in each other's way.
-
-    config: its settings. users: how many use it now.
     """
 
     def __init__(self, config: ExtractConfig, threads: int) -> None:
         """Raises UsageError for a device that is not there, WeightsError for weights."""
-        self.config = config
-        self.users = 0
         self._sampling = Sampling(config.frames, config.views)
         with contextlib.ExitStack() as opening:
             self._encoding = opening.enter_context(ThreadPoolExecutor(1, "encode"))
@@ -145,8 +141,7 @@ class Station:
 
 # --- what a client submits ------------------------------------------------------------------------
 
-_lock = threading.Lock()
-_stations: list[Station] = []
+_stations: Kept[Station] = Kept()
 
 
 def about(order: Order, sample: object) -> About:
@@ -172,21 +167,6 @@ def encode(order: Order, videos: Sequence[tuple[int, Place]]) -> Encoded:
         return station.encode(order.token, videos)
 
 
-@contextlib.contextmanager
-def _station(order: Order) -> Iterator[Station]:
-    """The one of this process; made when it is first asked for. One with other settings, of an
-    extraction before this one or beside it, goes when nobody uses it."""
-    with _lock:
-        found = next((one for one in _stations if one.config == order.config), None)
-        if found is None:
-            for idle in [one for one in _stations if not one.users]:
-                _stations.remove(idle)
-                idle.close()
-            found = Station(order.config, torch_threads())
-            _stations.append(found)
-        found.users += 1
-    try:
-        yield found
-    finally:
-        with _lock:
-            found.users -= 1
+def _station(order: Order) -> contextlib.AbstractContextManager[Station]:
+    """The one of this process with these settings."""
+    return _stations.using(order.config, lambda: Station(order.config, torch_threads()))

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import Store
-from pcmci.device import choose_device, choose_precision
+from pcmci.device import choose_device, choose_precision, usable_cores
 from pcmci.errors import ClusterError, PcmciError, UsageError
 from pcmci.heads.config import TransportConfig, order_name, parse_labels, parse_order, setting_name
 from pcmci.heads.frozen import frozen_weights
@@ -288,10 +287,7 @@ class Ablator:
             if self.trainers is None:
                 trained = train_groups(self.store, recipes, self._place(len(todo)), on_epochs)
             else:
-                memory = self.memory
-                if memory is None and self._device.type != "cpu":
-                    memory = int(FEATURE_SHARE * self._free())
-                trained = self.trainers.train(recipes, memory, on_epochs)
+                trained = self.trainers.train(recipes, self._feature_memory(), on_epochs)
             for index, error in trained:
                 done += len(todo[index])
                 bar.set_postfix_str(f"{done} done", refresh=False)
@@ -343,6 +339,12 @@ class Ablator:
         needed = max(bytes_of_a_run(self.store, recipe, labels) for labels in self.sweep.labels)
         return int(STACK_SHARE * self._free() / (self.workers or 1) / needed)
 
+    def _feature_memory(self) -> int | None:
+        """Bytes for features: as asked for, else a share of the GPU; None for what there is."""
+        if self.memory is None and self._device.type != "cpu":
+            return int(FEATURE_SHARE * self._free())
+        return self.memory
+
     def _free(self) -> int:
         """Bytes of a GPU's memory, here or where runs are trained."""
         if self.trainers is not None:
@@ -350,21 +352,18 @@ class Ablator:
         return int(torch.cuda.mem_get_info(self._device)[0])
 
     def _place(self, todo: int) -> Place:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         on_cpu = self._device.type == "cpu"
-        workers = self.workers or (max(1, min(cores or 1, todo)) if on_cpu else 1)
+        workers = self.workers or (max(1, min(usable_cores(), todo)) if on_cpu else 1)
         workers = max(1, min(workers, todo))
-        memory = self.memory
-        if memory is None and not on_cpu:
-            memory = int(FEATURE_SHARE * self._free())
-        elif memory is None and workers > 1:
+        memory = self._feature_memory()
+        if memory is None and workers > 1:
             memory = int(psutil.virtual_memory().available) // 2
         return Place(
             out=Path(self.out),
             device=self._device,
             memory=None if memory is None else memory // workers,
             workers=workers,
-            threads=max(1, (cores or 1) // workers),
+            threads=max(1, usable_cores() // workers),
         )
 
     def _seconds(self, group: Sequence[Trial]) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import queue
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from pcmci.cache.store import Store, open_store
 from pcmci.cluster.dispatch import Dispatcher, Killer
 from pcmci.cluster.first import WorkerGone, answer_of, first_answer, workers
 from pcmci.cluster.halting import is_halted
+from pcmci.cluster.kept import Kept
 from pcmci.cluster.threads import torch_threads
 from pcmci.device import choose_device
 from pcmci.errors import PcmciError
@@ -211,14 +211,10 @@ class _Outcome:
 class _Desk:
     """What a worker's process keeps from one task to the next: the store, which is read once, and
     the one thread that computes. What torch is told about numbers is told to a thread.
-
-    users: how many tasks use it now.
     """
 
     def __init__(self, job: Job) -> None:
         """Raises StoreError and UsageError."""
-        self.asked = job.store, job.digest, job.device
-        self.users = 0
         self._computing = ThreadPoolExecutor(1, "train")
         self.device = self.in_turn(choose_device, job.device)
         self.threads = torch_threads()
@@ -234,35 +230,23 @@ class _Desk:
         self.store.close()
 
 
-_lock = threading.Lock()
-_desks: list[_Desk] = []
+_desks: Kept[_Desk] = Kept()
 
 
-@contextlib.contextmanager
-def _the_desk(job: Job) -> Iterator[_Desk]:
-    """The one of this process for that store; made when it is first asked for. One of another
-    sweep, or of the store as it was before, goes when nobody uses it.
+def _the_desk(job: Job) -> contextlib.AbstractContextManager[_Desk]:
+    """The one of this process for that store, as it was when the sweep began.
 
     Raises PcmciError where the store is another one by now.
     """
-    asked = job.store, job.digest, job.device
-    with _lock:
-        desk = next((one for one in _desks if one.asked == asked), None)
-        if desk is None:
-            for idle in [one for one in _desks if not one.users]:
-                _desks.remove(idle)
-                idle.close()
-            desk = _Desk(job)
-            if desk.store.content_digest != job.digest:
-                desk.close()
-                raise PcmciError(f"{job.store} is another store there, or was written to since")
-            _desks.append(desk)
-        desk.users += 1
-    try:
-        yield desk
-    finally:
-        with _lock:
-            desk.users -= 1
+    return _desks.using((job.store, job.digest, job.device), lambda: _desk_of(job))
+
+
+def _desk_of(job: Job) -> _Desk:
+    desk = _Desk(job)
+    if desk.store.content_digest != job.digest:
+        desk.close()
+        raise PcmciError(f"{job.store} is another store there, or was written to since")
+    return desk
 
 
 def _about(job: Job) -> About:
