@@ -98,6 +98,10 @@ class Encoders:
         """[N, D] float32: the VLM's embeddings of prompts."""
         return self.vlm.encode_text(prompts)
 
+    def decode_threads(self, config: ExtractConfig) -> int:
+        """Videos to decode at a time, so that these encoders wait for none."""
+        return config.decode_threads or (8 if self.device.type == "cuda" else 1)
+
     def described(self, sampling: Sampling) -> str:
         """One line for the user: what computes, with which weights."""
         names = [f"{name} {e.spec.name} ({e.spec.weights})" for name, e in self.named.items()]

@@ -121,7 +121,7 @@ class _Extraction:
     def __init__(self, config: ExtractConfig, encoders: Encoders, intake: Intake) -> None:
         self.encoders, self.intake = encoders, intake
         self.sampling = Sampling(config.frames, config.views)
-        self.threads = config.decode_threads or (8 if encoders.device.type == "cuda" else 1)
+        self.threads = encoders.decode_threads(config)
         self.decode_seconds = config.decode_seconds
         self.halves = Halves(encoders, self.sampling.views)
 

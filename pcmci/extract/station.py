@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,12 +54,11 @@ class Encoded:
     """What became of a task's videos.
 
     features: row -> `vlm` [views, L, D] and `video` [views, Lv, Dv], float32. failures: row ->
-    reason. left: rows that were not begun, for the work was halted. busy: seconds of encoding.
+    reason. In neither: not begun, for the work was halted. busy: seconds of encoding.
     """
 
     features: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
-    left: list[int] = field(default_factory=list)
     busy: float = 0.0
 
 
@@ -77,8 +76,7 @@ class Station:
             self._encoding = opening.enter_context(ThreadPoolExecutor(1, "encode"))
             self._in_turn(torch.set_num_threads, threads)
             self.encoders = self._in_turn(Encoders.load, config)
-            cuda = self.encoders.device.type == "cuda"
-            count = config.decode_threads or (8 if cuda else 1)
+            count = self.encoders.decode_threads(config)
             self._decoders = opening.enter_context(
                 Decoders(count, self._sampling, self.encoders.inputs, config.decode_seconds)
             )
@@ -103,30 +101,24 @@ class Station:
         halves = Halves(self.encoders, self._sampling.views)
         found = Encoded()
 
-        def push(name: str, row: int, clips: np.ndarray) -> None:
-            began = time.perf_counter()
-            found.features.update(halves.join(name, batchers[name].push(row, clips)))
-            found.busy += time.perf_counter() - began
-
-        def flush(name: str) -> None:
-            began = time.perf_counter()
-            found.features.update(halves.join(name, batchers[name].flush()))
+        def collect(name: str, finished: Iterator[tuple[int, np.ndarray]]) -> None:
+            began = time.perf_counter()  # they are encoded as they are asked for
+            found.features.update(halves.join(name, finished))
             found.busy += time.perf_counter() - began
 
         try:
             for row, task in decoding:
                 if is_halted(token) and task.cancel():
-                    found.left.append(row)
-                    continue
+                    continue  # it stays pending
                 try:
                     decoded = task.result()
                 except VideoError as error:
                     found.failures[row] = str(error)
                     continue
                 for name, clips in decoded.items():
-                    self._in_turn(push, name, row, clips)
-            for name in batchers:
-                self._in_turn(flush, name)
+                    self._in_turn(collect, name, batchers[name].push(row, clips))
+            for name, batcher in batchers.items():
+                self._in_turn(collect, name, batcher.flush())
         finally:
             for _, task in decoding:  # where the work ends early, nobody waits for its frames
                 task.cancel()
