@@ -43,12 +43,12 @@ from pcmci.cache.schema import VideoTable
 from pcmci.cache.store import open_store
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.table import video_table
+from pcmci.heads.ablation.pool import threads
+from pcmci.heads.ablation.probe import seconds_of_a_step
 from pcmci.heads.config import ORDERS, configure, order_name
-from pcmci.heads.pool import threads
-from pcmci.heads.probe import seconds_of_a_step
-from pcmci.heads.recipe import Recipe
-from pcmci.heads.run import load_run
-from pcmci.heads.training import build_model, loss_function
+from pcmci.heads.training.fit import build_model, loss_function
+from pcmci.heads.training.recipe import Recipe
+from pcmci.heads.training.run import load_run
 
 TRAINING_VIDEOS = 1357
 SEEDS = 5

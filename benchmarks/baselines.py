@@ -17,9 +17,9 @@ from sklearn.neural_network import MLPClassifier
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError
 from pcmci.heads.config import STAGES, ModelConfig
-from pcmci.heads.metrics import class_average_precision
-from pcmci.heads.predictions import Predictions
-from pcmci.heads.training import build_model
+from pcmci.heads.scoring.metrics import class_average_precision
+from pcmci.heads.scoring.predictions import Predictions
+from pcmci.heads.training.fit import build_model
 
 ZERO_SHOT = "zero-shot CLIP"
 """Its logits are cosines: they rank, but no probability comes from them."""

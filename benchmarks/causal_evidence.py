@@ -8,8 +8,8 @@
 2. One knob at a time from 0 to 1, the others at 0: does the stage that is meant for a confounder
    help as that confounder grows?
 
-Intervals are 95 %, over sessions and seeds (pcmci/heads/bootstrap.py). Worlds, stores and runs are
-kept under --out: the same command goes on where it was stopped. The tables go into
+Intervals are 95 %, over sessions and seeds (pcmci/heads/scoring/bootstrap.py). Worlds, stores and
+runs are kept under --out: the same command goes on where it was stopped. The tables go into
 docs/evidence.md, between its two markers.
 """
 
@@ -40,11 +40,11 @@ from written import replace_tables
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError
 from pcmci.extract.config import ExtractConfig
-from pcmci.heads.bootstrap import SCORES, Bootstrap, Interval, interval
 from pcmci.heads.config import ORDERS, order_name
-from pcmci.heads.metrics import coprediction
-from pcmci.heads.predictions import Predictions
-from pcmci.heads.scoring import score, sigmoid
+from pcmci.heads.scoring.bootstrap import SCORES, Bootstrap, Interval, interval
+from pcmci.heads.scoring.metrics import coprediction
+from pcmci.heads.scoring.predictions import Predictions
+from pcmci.heads.scoring.scores import score, sigmoid
 from pcmci.kitchen import SHIFTS, Knobs, write_world
 from pcmci.kitchen.causal import PARTNERS
 
@@ -138,7 +138,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
 
 def train(store: Path, order: tuple[str, ...], seed: int, settings: dict[str, Any]) -> Path:
     """One run, in a process of a pool; returns its folder."""
-    from pcmci.heads.run import train_heads
+    from pcmci.heads.training.run import train_heads
 
     with open_store(store) as opened:
         out = store.parent / "runs"
@@ -147,7 +147,7 @@ def train(store: Path, order: tuple[str, ...], seed: int, settings: dict[str, An
 
 def train_all(store: Path, variants: Mapping[str, Variant], size: Size) -> Runs:
     """All variants and seeds; a run that is there is not made again."""
-    from pcmci.heads.run import load_run
+    from pcmci.heads.training.run import load_run
 
     with pool() as workers:
         runs: dict[Future[Path], str] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 
 from pcmci.errors import VideoError
-from pcmci.extract.frames import iter_frames
+from pcmci.extract.video.frames import iter_frames
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "videos"
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")

@@ -32,8 +32,8 @@ from clips import REAL, make_tree, readable_clips
 
 from pcmci.cache.schema import Sampling
 from pcmci.extract.config import ExtractConfig
-from pcmci.extract.decoding import Prepared, prepare_video
 from pcmci.extract.pair import Encoders
+from pcmci.extract.video.decoding import Prepared, prepare_video
 
 FULL = {"vlm": "ViT-B-16-quickgelu", "video_encoder": "timesformer-base"}
 QUICK = {"vlm": "kitchen", "video_encoder": "timesformer-tiny"}

@@ -28,7 +28,7 @@ import av
 import claims
 import numpy as np
 
-from pcmci.extract.frames import FrameReader, iter_frames, sample_indices
+from pcmci.extract.video.frames import FrameReader, iter_frames, sample_indices
 
 FRAMES = 16
 VIDEOS = Path(__file__).parents[2] / "shared/data/videos"

@@ -54,12 +54,12 @@ from pcmci.device import choose_device, choose_precision
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.encoders import ENCODERS
-from pcmci.extract.frames import sample_indices
 from pcmci.extract.pipeline import extract
+from pcmci.extract.video.frames import sample_indices
 from pcmci.heads.config import STAGES, order_name
-from pcmci.heads.features import Batch
-from pcmci.heads.model import PCMCI
-from pcmci.heads.training import build_model, fit_together
+from pcmci.heads.method.model import PCMCI
+from pcmci.heads.training.features import Batch
+from pcmci.heads.training.fit import build_model, fit_together
 
 MODELS = {"vlm": "ViT-B-16-quickgelu", "video": "timesformer-base"}
 SMALL_MODELS = {"vlm": "kitchen", "video": "timesformer-tiny"}

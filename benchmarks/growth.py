@@ -50,19 +50,19 @@ import numpy as np
 import psutil
 import torch
 
-from pcmci.cache.chunks import delete
+from pcmci.cache.disk import delete
 from pcmci.cache.schema import EncoderSpec, LabelSet, Preprocessing
 from pcmci.cache.store import open_store
 from pcmci.device import choose_device, keep_freed_memory
-from pcmci.extract import pipeline
+from pcmci.extract import here, pipeline
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset, Video
 from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.heads.config import ModelConfig, TrainConfig, parse_memory
-from pcmci.heads.features import open_features
-from pcmci.heads.frozen import frozen_weights
-from pcmci.heads.training import build_model, fit, predict_logits
-from pcmci.heads.transport import alignment
+from pcmci.heads.method.transport import alignment
+from pcmci.heads.training.features import open_features
+from pcmci.heads.training.fit import build_model, fit, predict_logits
+from pcmci.heads.training.frozen import frozen_weights
 
 SIZES = (1_000, 10_000, 100_000)
 QUICK_SIZES = (200, 1_000, 4_000)
@@ -190,7 +190,7 @@ def extract(folder: Path, videos: int) -> dict[str, Any]:
         delete(out)
         with (
             watched(memory_of_children, 0.2) as children,
-            mock.patch.object(pipeline, "Decoders", clock.started),
+            mock.patch.object(here, "Decoders", clock.started),
         ):
             began = time.perf_counter()
             summary = pipeline.extract(films, out, config, progress=False)
@@ -286,7 +286,7 @@ class Clock:
         self.count = 0
 
     def started(self, *arguments: Any) -> Any:
-        """In the place of `pipeline.Decoders`."""
+        """In the place of `here.Decoders`."""
         self.count, self.calls, self.asked = 0, [], time.perf_counter()
         return DECODERS(*arguments)
 
@@ -307,7 +307,7 @@ class Clock:
         return float(tenths[-1] / tenths[0])
 
 
-DECODERS = pipeline.Decoders
+DECODERS = here.Decoders
 
 
 class Stub:

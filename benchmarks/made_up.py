@@ -15,7 +15,7 @@ from pcmci.cache.schema import (
     VideoTable,
 )
 from pcmci.cache.store import create_store
-from pcmci.cache.writer import StoreWriter
+from pcmci.cache.writing.writer import StoreWriter
 
 
 def made_up_store(

@@ -39,14 +39,14 @@ import psutil
 import torch
 from distributed import Client, SpecCluster, Worker, WorkerPlugin
 
-from pcmci.cache.chunks import delete
+from pcmci.cache.disk import delete
 from pcmci.cache.schema import EncoderSpec, LabelSet, Preprocessing, Sampling
 from pcmci.cluster.connect import local_cluster
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset, Video
-from pcmci.extract.decoding import prepare_video
 from pcmci.extract.distributed import ClusterExtraction
 from pcmci.extract.pair import Encoders
+from pcmci.extract.video.decoding import prepare_video
 
 WORKERS = (1, 2, 4, 8)
 QUICK_WORKERS = (1, 2)

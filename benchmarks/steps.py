@@ -2,7 +2,7 @@
 
     python benchmarks/steps.py
 
-A step is one of `pcmci.heads.training.fit`, from asking for one batch to asking for the next:
+A step is one of `pcmci.heads.training.fit.fit`, from asking for one batch to asking for the next:
 dropout masks, forward, backward, clipping, fused AdamW, the learning rate. Batches of
 `TrainConfig`'s size, 16 frames, features and weights of width 512 and 768 that lie in memory
 already; label sets of Breakfast's and COIN's size; no stage, each alone, and all three.
@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pcmci.device import choose_device
 from pcmci.heads.config import STAGES, configure, order_name
-from pcmci.heads.features import Batch
-from pcmci.heads.model import PCMCI
-from pcmci.heads.training import build_model, fit, loss_function
+from pcmci.heads.method.model import PCMCI
+from pcmci.heads.training.features import Batch
+from pcmci.heads.training.fit import build_model, fit, loss_function
 
 FRAMES, WIDTH, VIDEO_WIDTH = 16, 512, 768
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import claims
 import numpy as np
 
-from pcmci.cache.chunks import delete
+from pcmci.cache.disk import delete
 from pcmci.cache.schema import (
     EncoderSpec,
     Preprocessing,

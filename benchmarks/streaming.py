@@ -29,10 +29,15 @@ from made_up import made_up_store
 from pcmci.cache.schema import LabelSet, VideoTable
 from pcmci.cache.store import Store, open_store
 from pcmci.heads.config import STAGES, configure, order_name
-from pcmci.heads.features import Features, ResidentFeatures, StreamedFeatures, open_features
-from pcmci.heads.frozen import frozen_weights
-from pcmci.heads.model import ich_is_frozen
-from pcmci.heads.training import build_model, fit
+from pcmci.heads.method.model import ich_is_frozen
+from pcmci.heads.training.features import (
+    Features,
+    ResidentFeatures,
+    StreamedFeatures,
+    open_features,
+)
+from pcmci.heads.training.fit import build_model, fit
+from pcmci.heads.training.frozen import frozen_weights
 
 VIDEOS, ACTIVITIES = 5_914, 10
 TRAINED = 0.76

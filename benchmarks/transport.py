@@ -2,12 +2,12 @@
 
     python benchmarks/transport.py
 
-32 videos at a time, as the frozen plans are solved (`pcmci.heads.frozen`): log S made by the
-product's `log_similarity` in float64, temperature, lambda, tolerance and limit of iterations those
-of `TransportConfig`. The loop gets the same costs as float64 numpy arrays and may stop at the same
-relative error of the marginals: ours ends with exact columns and rows within tolerance / N, POT's
-`sinkhorn` with exact rows and columns within `stopThr` = tolerance / L (both in the 2-norm, both
-looked at every tenth iteration). Before anything is timed, all plans have to agree and to have
+32 videos at a time, as the frozen plans are solved (`pcmci.heads.training.frozen`): log S made by
+the product's `log_similarity` in float64, temperature, lambda, tolerance and limit of iterations
+those of `TransportConfig`. The loop gets the same costs as float64 numpy arrays and may stop at the
+same relative error of the marginals: ours ends with exact columns and rows within tolerance / N,
+POT's `sinkhorn` with exact rows and columns within `stopThr` = tolerance / L (both in the 2-norm,
+both looked at every tenth iteration). Before anything is timed, all plans have to agree and to have
 marginals within the tolerance; the worst errors stand in the remarks.
 
 sinkhorn: POT's default, in the linear domain; it fails where exp(log S / lambda) leaves float64.
@@ -34,11 +34,11 @@ from torch import Tensor
 
 from pcmci.cache.schema import LabelSet, VideoTable
 from pcmci.cache.store import open_store
-from pcmci.heads import transport
 from pcmci.heads.config import TransportConfig
-from pcmci.heads.frozen import VIDEOS_A_SOLVE
-from pcmci.heads.run import train_heads
-from pcmci.heads.transport import log_similarity, marginal_error
+from pcmci.heads.method import transport
+from pcmci.heads.method.transport import log_similarity, marginal_error
+from pcmci.heads.training.frozen import VIDEOS_A_SOLVE
+from pcmci.heads.training.run import train_heads
 
 LABELS = (48, 180, 778)
 """Of Breakfast's and COIN's size."""

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from pcmci.cache.store import open_store as open_store
     from pcmci.extract.datasets import load_dataset as load_dataset
     from pcmci.extract.pipeline import extract as extract
-    from pcmci.heads.ablation import ablate as ablate
-    from pcmci.heads.run import load_run as load_run
-    from pcmci.heads.run import train_heads as train_heads
+    from pcmci.heads.ablation.ablate import ablate as ablate
+    from pcmci.heads.training.run import load_run as load_run
+    from pcmci.heads.training.run import train_heads as train_heads
 
 _HOMES = {
-    "ablate": "pcmci.heads.ablation",
+    "ablate": "pcmci.heads.ablation.ablate",
     "extract": "pcmci.extract.pipeline",
     "load_dataset": "pcmci.extract.datasets",
-    "load_run": "pcmci.heads.run",
+    "load_run": "pcmci.heads.training.run",
     "open_store": "pcmci.cache.store",
-    "train_heads": "pcmci.heads.run",
+    "train_heads": "pcmci.heads.training.run",
 }
 
 __all__ = ["PcmciError", *_HOMES]

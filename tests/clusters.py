@@ -54,7 +54,7 @@ def local_client(
 @cache
 def _start_forkserver() -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcmci.extract.station", "pcmci.heads.ablation"])
+    context.set_forkserver_preload(["pcmci.extract.station", "pcmci.heads.ablation.ablate"])
     process = context.Process(target=os.getpid)
     process.start()
     process.join()
@@ -77,7 +77,7 @@ class Deadly(WorkerPlugin):
         self.video = video
 
     def setup(self, worker) -> None:
-        from pcmci.extract.decoding import Decoders
+        from pcmci.extract.video.decoding import Decoders
 
         submit, video = Decoders.submit, self.video
 
@@ -115,7 +115,7 @@ class Slow(WorkerPlugin):
     def setup(self, worker) -> None:
         import time
 
-        from pcmci.extract.decoding import Decoder
+        from pcmci.extract.video.decoding import Decoder
 
         prepare, seconds = Decoder.prepare, self.seconds
 
@@ -180,7 +180,7 @@ class DeadlyRun(WorkerPlugin):
         self.seed = seed
 
     def setup(self, worker) -> None:
-        from pcmci.heads import distributed
+        from pcmci.heads.ablation import distributed
 
         train, seed = distributed.train_stack, self.seed
 
@@ -201,7 +201,7 @@ class OtherTorch(WorkerPlugin):
         self.worker = worker
 
     def setup(self, worker) -> None:
-        from pcmci.heads import distributed
+        from pcmci.heads.ablation import distributed
 
         if str(worker.name) == self.worker:
             distributed.version = lambda name: "1.0"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcmci.heads.metrics import coprediction
-from pcmci.heads.predictions import LabelPredictions, Predictions
+from pcmci.heads.scoring.metrics import coprediction
+from pcmci.heads.scoring.predictions import LabelPredictions, Predictions
 
 TEST, VAL, TASKS, STEPS = 30, 10, 4, 6
 ABSENT = [3, 17, 33]

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pcmci.cache import journal
-from pcmci.cache.chunks import Chunks, beside, open_chunks
-from pcmci.cache.convert import convert
+from pcmci.cache.formats.choose import open_chunks
+from pcmci.cache.formats.layout import Chunks
+from pcmci.cache.nearby import beside
 from pcmci.cache.schema import (
     FEATURES,
     EncoderSpec,
@@ -31,7 +31,9 @@ from pcmci.cache.schema import (
     VideoTable,
 )
 from pcmci.cache.store import Store, StoreWriter, create_store, open_store
-from pcmci.cache.verify import verify
+from pcmci.cache.upkeep.convert import convert
+from pcmci.cache.upkeep.verify import verify
+from pcmci.cache.writing import journal
 from pcmci.errors import SpecMismatch, StoreError, UsageError, VideoError
 
 CHUNK = 4

@@ -24,14 +24,15 @@ from synthetic import small_store
 import pcmci as package
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError, UsageError
-from pcmci.heads import frozen, learning, pool
-from pcmci.heads.ablation import Ablator, ablate
-from pcmci.heads.bootstrap import Bootstrap, interval
-from pcmci.heads.metrics import coprediction, implausible_pairs
-from pcmci.heads.predictions import Predictions
-from pcmci.heads.results import Outcome, choose
-from pcmci.heads.run import load_run, train_heads
-from pcmci.heads.scoring import score, sigmoid
+from pcmci.heads.ablation import pool
+from pcmci.heads.ablation.ablate import Ablator, ablate
+from pcmci.heads.ablation.results import Outcome, choose
+from pcmci.heads.scoring.bootstrap import Bootstrap, interval
+from pcmci.heads.scoring.metrics import coprediction, implausible_pairs
+from pcmci.heads.scoring.predictions import Predictions
+from pcmci.heads.scoring.scores import score, sigmoid
+from pcmci.heads.training import frozen, learning
+from pcmci.heads.training.run import load_run, train_heads
 from pcmci.report.ablation import write_report
 
 QUICK = {"epochs": 2, "relations": 4, "decoder_heads": 4, "feedforward": 24, "batch_size": 16}

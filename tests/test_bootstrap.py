@@ -14,13 +14,13 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.metrics import average_precision_score
 
 from pcmci.errors import PcmciError
-from pcmci.heads.bootstrap import SCORES, Bootstrap, differences, interval, session_weights
-from pcmci.heads.metrics import (
+from pcmci.heads.scoring.bootstrap import SCORES, Bootstrap, differences, interval, session_weights
+from pcmci.heads.scoring.metrics import (
     average_precision,
     coprediction,
     weighted_average_precision,
 )
-from pcmci.heads.scoring import score
+from pcmci.heads.scoring.scores import score
 
 
 def counted(n: int) -> st.SearchStrategy[np.ndarray]:

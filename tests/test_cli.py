@@ -44,7 +44,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(pcmci, monkeypatch):
     def full(text):
         raise OSError(28, "No space left on device", "runs/x")
 
-    monkeypatch.setattr("pcmci.cli.parse_order", full)
+    monkeypatch.setattr("pcmci.commands.train_heads.parse_order", full)
     answer = pcmci("train-heads")
     assert answer.code == 1
     assert answer.err == "pcmci: runs/x: No space left on device\n"

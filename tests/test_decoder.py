@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pcmci.errors import UsageError
-from pcmci.heads.attention import attention
 from pcmci.heads.config import ModelConfig
-from pcmci.heads.decoder import Decoder, grouped_linear
+from pcmci.heads.method.attention import attention
+from pcmci.heads.method.decoder import Decoder, grouped_linear
 
 B, N, M, D, HEADS = 3, 5, 6, 16, 4
 CONFIG = ModelConfig(decoder_heads=HEADS, feedforward=24, dropout=0.25)

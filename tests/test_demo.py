@@ -5,7 +5,7 @@ import pytest
 from pcmci import demo as demo_module
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
-from pcmci.heads.run import train_heads
+from pcmci.heads.training.run import train_heads
 from pcmci.kitchen import SHIFTS, Knobs, write_world
 
 

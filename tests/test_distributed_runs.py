@@ -11,9 +11,9 @@ from synthetic import small_store
 
 from pcmci.cache.store import open_store
 from pcmci.errors import NoWorker
-from pcmci.heads.ablation import Ablator, ablate
-from pcmci.heads.distributed import Trainers
-from pcmci.heads.run import load_run
+from pcmci.heads.ablation.ablate import Ablator, ablate
+from pcmci.heads.ablation.distributed import Trainers
+from pcmci.heads.training.run import load_run
 from pcmci.stopping import StoppedError
 
 QUICK = {"epochs": 2, "relations": 4, "decoder_heads": 4, "feedforward": 24, "batch_size": 16}

@@ -20,11 +20,11 @@ from written import END, begin, replace_tables
 
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError
-from pcmci.heads.bootstrap import Bootstrap, Interval
 from pcmci.heads.config import STAGES, ModelConfig
-from pcmci.heads.run import train_heads
-from pcmci.heads.scoring import score
-from pcmci.heads.training import build_model
+from pcmci.heads.scoring.bootstrap import Bootstrap, Interval
+from pcmci.heads.scoring.scores import score
+from pcmci.heads.training.fit import build_model
+from pcmci.heads.training.run import train_heads
 
 
 def store_with_val(path, **options):

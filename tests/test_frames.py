@@ -23,10 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcmci.errors import UsageError, VideoError
-from pcmci.extract import frames as frames_module
-from pcmci.extract import timeline as timeline_module
-from pcmci.extract.frames import FrameReader, decoder_versions, iter_frames, sample_indices
-from pcmci.extract.timeline import Timeline, open_video, scan
+from pcmci.extract.video import frames as frames_module
+from pcmci.extract.video import timeline as timeline_module
+from pcmci.extract.video.frames import FrameReader, decoder_versions, iter_frames, sample_indices
+from pcmci.extract.video.timeline import Timeline, open_video, scan
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints; errors only
 SHARED = Path(__file__).parents[2] / "shared/data/videos"

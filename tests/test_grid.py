@@ -10,8 +10,7 @@ from synthetic import small_store
 
 from pcmci.cache.store import open_store
 from pcmci.errors import UsageError
-from pcmci.heads.config import ORDERS, TrainConfig, order_name, settings
-from pcmci.heads.grid import (
+from pcmci.heads.ablation.grid import (
     MATTERS_WITH,
     PAPER_ORDERS,
     is_tried,
@@ -20,7 +19,8 @@ from pcmci.heads.grid import (
     parse_orders,
     parse_seeds,
 )
-from pcmci.heads.run import train_heads
+from pcmci.heads.config import ORDERS, TrainConfig, order_name, settings
+from pcmci.heads.training.run import train_heads
 
 
 def test_named_orders():

@@ -10,7 +10,7 @@ from store_contract import contents, features, flip, make_spec, make_table, make
 
 from pcmci.cache import lazy
 from pcmci.cache.schema import FEATURES
-from pcmci.cache.store import StoreWriter, create_store, open_store
+from pcmci.cache.store import Store, StoreWriter, create_store, open_store
 from pcmci.errors import StoreError
 
 CHUNK = 4
@@ -37,14 +37,14 @@ def make(path, views=2, **options):
 def chunks_read(monkeypatch):
     """Every (array, chunk) of which features are read from now on."""
     seen = []
-    real = lazy.Store.read
+    real = Store.read
 
     def counted(store, array, rows=None, view=None):
         index = np.arange(len(store))[slice(None) if rows is None else rows]
         seen.extend((array, chunk) for chunk in np.unique(index // store.chunk_rows).tolist())
         return real(store, array, rows, view)
 
-    monkeypatch.setattr(lazy.Store, "read", counted)
+    monkeypatch.setattr(Store, "read", counted)
     return seen
 
 

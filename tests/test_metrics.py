@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
 
-from pcmci.heads.metrics import (
+from pcmci.heads.scoring.metrics import (
     average_precision,
     class_average_precision,
     coprediction,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from pcmci.errors import UsageError
 from pcmci.heads.config import ORDERS, STAGES, ModelConfig, TransportConfig, order_name
-from pcmci.heads.model import PCMCI, ich_is_frozen
-from pcmci.heads.streams import Streams
-from pcmci.heads.transport import alignment
+from pcmci.heads.method.model import PCMCI, ich_is_frozen
+from pcmci.heads.method.streams import Streams
+from pcmci.heads.method.transport import alignment
 
 B, N, L, LV, D, DV = 3, 5, 4, 6, 16, 20
 SOFT = TransportConfig(temperature=0.5)

@@ -23,15 +23,15 @@ from store_contract import (
 )
 from zarr.storage import ObjectStore
 
-from pcmci.cache import lease
-from pcmci.cache.chunks import ChunkError
-from pcmci.cache.convert import convert
-from pcmci.cache.lock import StoreLocked
+from pcmci.cache.formats.layout import ChunkError
+from pcmci.cache.formats.objects import ObjectChunks
 from pcmci.cache.nearby import nearby
-from pcmci.cache.object_store import ObjectChunks
-from pcmci.cache.repair import repair
 from pcmci.cache.store import StoreWriter, create_store, open_store
-from pcmci.cache.verify import verify
+from pcmci.cache.upkeep.convert import convert
+from pcmci.cache.upkeep.repair import repair
+from pcmci.cache.upkeep.verify import verify
+from pcmci.cache.writing import lease
+from pcmci.cache.writing.lock import StoreLocked
 from pcmci.errors import RemoteError, StoreError, UsageError
 from pcmci.remote.objects import RETRY_SECONDS
 from pcmci.remote.url import Url, place

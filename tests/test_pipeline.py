@@ -18,10 +18,11 @@ from pcmci.errors import SpecMismatch, UsageError, WeightsError
 from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
-from pcmci.extract.decoding import Decoder, prepare_video
-from pcmci.extract.frames import iter_frames
+from pcmci.extract.encode_files import encode_files
 from pcmci.extract.pair import Encoders
-from pcmci.extract.pipeline import encode_files, extract
+from pcmci.extract.pipeline import extract
+from pcmci.extract.video.decoding import Decoder, prepare_video
+from pcmci.extract.video.frames import iter_frames
 from pcmci.stopping import StoppedError
 
 FRAMES = 8
@@ -151,7 +152,7 @@ def test_killed_and_started_again_ends_with_the_same_bits(
 SLOW_EXTRACTION = """
 import sys, time
 from pathlib import Path
-from pcmci.cache.writer import StoreWriter
+from pcmci.cache.writing.writer import StoreWriter
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.pipeline import extract

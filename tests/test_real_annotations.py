@@ -10,7 +10,7 @@ from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.table import video_table
-from pcmci.heads.run import train_heads
+from pcmci.heads.training.run import train_heads
 
 SHORT = {"epochs": 1, "feedforward": 16, "batch_size": 64, "progress": False}
 

@@ -20,9 +20,9 @@ from pcmci.errors import PcmciError, RemoteError, StoreError, UsageError, VideoE
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.datasets.files import VideoTree, list_files
-from pcmci.extract.decoding import Decoder, Input
 from pcmci.extract.pipeline import extract
-from pcmci.heads.run import load_run
+from pcmci.extract.video.decoding import Decoder, Input
+from pcmci.heads.training.run import load_run
 from pcmci.remote.url import place
 
 

@@ -16,8 +16,8 @@ from test_page import browse
 from pcmci.cache.schema import LabelSet
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError, UsageError
-from pcmci.heads.ablation import ablate
-from pcmci.heads.grid import PAPER_ORDERS
+from pcmci.heads.ablation.ablate import ablate
+from pcmci.heads.ablation.grid import PAPER_ORDERS
 from pcmci.report.ablation import ablation_page, read_rows, write_report
 from pcmci.report.paper import REPORTED, reported
 from pcmci.report.table import percent, spread

@@ -16,12 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError, StoreError, UsageError
-from pcmci.heads import learning
 from pcmci.heads.config import ORDERS
-from pcmci.heads.features import StreamedFeatures, open_features
-from pcmci.heads.run import load_run, train_heads
-from pcmci.heads.scoring import score
-from pcmci.heads.training import predict_logits
+from pcmci.heads.scoring.scores import score
+from pcmci.heads.training import learning
+from pcmci.heads.training.features import StreamedFeatures, open_features
+from pcmci.heads.training.fit import predict_logits
+from pcmci.heads.training.run import load_run, train_heads
 from pcmci.stopping import StoppedError
 
 QUICK = {"epochs": 3, "feedforward": 32, "relations": 2, "decoder_heads": 2, "progress": False}
@@ -141,7 +141,9 @@ def test_transport_is_solved_once_a_store(tmp_path, monkeypatch):
     with open_store(path) as store:
         options = {"labels": ("activity",), **QUICK}
         fresh = train_heads(store, ("ich",), out=tmp_path / "runs", seed=0, **options)
-        monkeypatch.setattr("pcmci.heads.frozen._solve", lambda *a: pytest.fail("solved again"))
+        monkeypatch.setattr(
+            "pcmci.heads.training.frozen._solve", lambda *a: pytest.fail("solved again")
+        )
         train_heads(store, ("ivc", "ich"), out=tmp_path / "runs", seed=1, **options)
         monkeypatch.undo()
         # A damaged plan is not believed: it is made again, and the run is the same.

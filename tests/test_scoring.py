@@ -17,9 +17,9 @@ from made_up_predictions import STEPS, TASKS, TEST, VAL, make
 from sklearn.metrics import average_precision_score
 
 from pcmci.errors import PcmciError
-from pcmci.heads.metrics import coprediction, implausible_density, off_diagonal_density
-from pcmci.heads.predictions import Predictions
-from pcmci.heads.scoring import class_ap, score, score_split, sigmoid, softmax
+from pcmci.heads.scoring.metrics import coprediction, implausible_density, off_diagonal_density
+from pcmci.heads.scoring.predictions import Predictions
+from pcmci.heads.scoring.scores import class_ap, score, score_split, sigmoid, softmax
 
 
 def changed(predictions: Predictions, labels: str, **changes: object) -> Predictions:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcmci.errors import UsageError
-from pcmci.heads.splits import training_splits
+from pcmci.heads.training.splits import training_splits
 
 
 def names(*parts: tuple[str, int]) -> np.ndarray:

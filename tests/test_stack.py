@@ -13,10 +13,10 @@ from synthetic import small_store
 from pcmci.cache.store import open_store
 from pcmci.device import autocast
 from pcmci.heads.config import ORDERS, configure, order_name
-from pcmci.heads.recipe import Recipe
-from pcmci.heads.run import find_failure, find_run, make_runs
-from pcmci.heads.stack import Stack
-from pcmci.heads.training import DivergedError, build_model
+from pcmci.heads.training.fit import DivergedError, build_model
+from pcmci.heads.training.recipe import Recipe
+from pcmci.heads.training.run import find_failure, find_run, make_runs
+from pcmci.heads.training.stack import Stack
 
 CPU = torch.device("cpu")
 QUICK = {

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from pcmci.errors import UsageError
 from pcmci.heads.config import ModelConfig, TransportConfig
-from pcmci.heads.ich import ICH, proxy
-from pcmci.heads.ici import ICI
-from pcmci.heads.ivc import IVC, conditional_transform
-from pcmci.heads.mixing import Mixer, mix_features, mix_labels
-from pcmci.heads.relations import Relations, relate
-from pcmci.heads.streams import Streams
-from pcmci.heads.transport import alignment
+from pcmci.heads.method.ich import ICH, proxy
+from pcmci.heads.method.ici import ICI
+from pcmci.heads.method.ivc import IVC, conditional_transform
+from pcmci.heads.method.mixing import Mixer, mix_features, mix_labels
+from pcmci.heads.method.relations import Relations, relate
+from pcmci.heads.method.streams import Streams
+from pcmci.heads.method.transport import alignment
 
 B, N, L, LV, D, K = 3, 5, 4, 6, 16, 4
 PLAIN = ModelConfig(norm=False, relations=K)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from store_contract import contents, flip, make_spec, make_table, make_text
 
-from pcmci.cache import copies as copies_module
 from pcmci.cache.schema import FEATURES, VideoTable
-from pcmci.cache.stats import store_stats
 from pcmci.cache.store import StoreWriter, create_store, open_store
+from pcmci.cache.upkeep import copies as copies_module
+from pcmci.cache.upkeep.stats import store_stats
 from pcmci.errors import StoreError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
@@ -64,8 +64,8 @@ def path(request, tmp_path):
 
 
 def test_the_numbers_are_numpys(path, monkeypatch):
-    monkeypatch.setattr("pcmci.cache.stats.BLOCK_BYTES", 1)
-    monkeypatch.setattr("pcmci.cache.stats.PIECE_BYTES", 1000)
+    monkeypatch.setattr("pcmci.cache.upkeep.stats.BLOCK_BYTES", 1)
+    monkeypatch.setattr("pcmci.cache.upkeep.stats.PIECE_BYTES", 1000)
     splits = [SPLITS[k % 6] for k in range(45)]
     scale = 1 + np.arange(45)[:, None, None, None]
     vlm, video = some_features(45) * scale, 300 * some_features(45, frames=7, width=24, seed=1)

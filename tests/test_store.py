@@ -14,7 +14,7 @@ import zarr
 from store_contract import StoreContract, put
 
 from pcmci.cache.store import StoreWriter, open_store
-from pcmci.cache.verify import verify
+from pcmci.cache.upkeep.verify import verify
 from pcmci.errors import StoreError
 
 

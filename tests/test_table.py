@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from pcmci.heads.bootstrap import Interval
+from pcmci.heads.scoring.bootstrap import Interval
 from pcmci.report.table import orders_table, percent, signed
 
 

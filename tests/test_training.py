@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pcmci.errors import PcmciError
-from pcmci.heads import training
 from pcmci.heads.config import ORDERS, STAGES, ModelConfig, TrainConfig, TransportConfig, order_name
-from pcmci.heads.decoder import Decoder
-from pcmci.heads.features import Batch
-from pcmci.heads.model import PCMCI
-from pcmci.heads.training import (
+from pcmci.heads.method.decoder import Decoder
+from pcmci.heads.method.model import PCMCI
+from pcmci.heads.training import fit as training
+from pcmci.heads.training.features import Batch
+from pcmci.heads.training.fit import (
     DivergedError,
     History,
     build_model,

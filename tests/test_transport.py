@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pcmci.heads.config import TransportConfig
-from pcmci.heads.ich import proxy
-from pcmci.heads.transport import (
+from pcmci.heads.method.ich import proxy
+from pcmci.heads.method.transport import (
     alignment,
     log_similarity,
     marginal_error,

@@ -1,0 +1,1 @@
+"""The contract between the phases: what a store holds, and all that is done with one."""

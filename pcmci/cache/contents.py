@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 import google_crc32c
 import numpy as np
 
-from pcmci.cache.chunks import ChunkError, Chunks, Layout
+from pcmci.cache.formats.layout import ChunkError, Chunks, Layout
 from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
 from pcmci.errors import StoreError
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pcmci.cache.store import Store, open_store
+from pcmci.cache.formats.layout import Chunks
 from pcmci.errors import StoreError
+from pcmci.remote.url import Place
 
 if TYPE_CHECKING:
     import dask.array
@@ -24,12 +26,33 @@ if TYPE_CHECKING:
 OPEN_STORES = 4
 """Kept open by a process, since opening one reads its whole table of videos."""
 
-_opened: dict[tuple[str, str], Store] = {}
+
+class Features(Protocol):
+    """What is asked of a store here. See `pcmci.cache.store.Store`."""
+
+    path: Place
+    chunks: Chunks
+    chunk_rows: int
+
+    def __len__(self) -> int: ...
+
+    @property
+    def content_digest(self) -> str: ...
+
+    def read(self, array: str, rows: Any = None, view: int | None = None) -> np.ndarray: ...
+
+
+Open = Callable[[str], Features]
+"""Opens the store at a path. A graph names it, so it has to be a module's function."""
+
+_opened: dict[tuple[str, str], Features] = {}
 _opening = threading.Lock()
 
 
-def lazy_array(store: Store, array: str, view: int | None, block_bytes: int) -> dask.array.Array:
-    """See `Store.to_dask`."""
+def lazy_array(
+    store: Features, open_again: Open, array: str, view: int | None, block_bytes: int
+) -> dask.array.Array:
+    """See `Store.to_dask`. open_again: how whoever computes opens the store."""
     import dask.array
     from dask.base import tokenize
 
@@ -41,7 +64,8 @@ def lazy_array(store: Store, array: str, view: int | None, block_bytes: int) -> 
     rows = min(len(store), store.chunk_rows * max(1, block_bytes // chunk_bytes))
     # Whoever computes may be in another folder.
     path = store.path.absolute() if isinstance(store.path, Path) else store.path
-    source = _Features(str(path), store.content_digest, array, view, (len(store), *row), none.dtype)
+    shape = (len(store), *row)
+    source = _Source(str(path), store.content_digest, open_again, array, view, shape, none.dtype)
     # Not of the path: a copy of the store has the same numbers.
     token = tokenize(source.digest, array, view, rows)
     # Inlined: a task holds what it reads from, and waits for no other that would pass it on.
@@ -52,14 +76,15 @@ def lazy_array(store: Store, array: str, view: int | None, block_bytes: int) -> 
 
 
 @dataclass(frozen=True)
-class _Features:
+class _Source:
     """What dask takes for an array: it has a shape, and reads when it is indexed.
 
-    path, digest: of the store. array, view: as in `Store.read`.
+    path, digest: of the store. open: how it is opened. array, view: as in `Store.read`.
     """
 
     path: str
     digest: str
+    open: Open
     array: str
     view: int | None
     shape: tuple[int, ...]
@@ -87,12 +112,12 @@ class _Features:
             self._store()
             raise
 
-    def _store(self) -> Store:
+    def _store(self) -> Features:
         """The store, opened once a process. Raises StoreError where it is another one by now."""
         key = self.path, self.digest
         with _opening:
             if key not in _opened:
-                store = open_store(self.path)
+                store = self.open(self.path)
                 # Whoever still reads from one that was let go keeps it alive, and open.
                 weakref.finalize(store, store.chunks.close)
                 if store.content_digest != self.digest:

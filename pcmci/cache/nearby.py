@@ -1,13 +1,20 @@
-"""Files of this machine that go with a store."""
+"""Files that go with a store: their names."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from pathlib import Path
+from typing import TypeVar
 
-from pcmci.cache.chunks import beside
 from pcmci.remote.url import Place, Url
+
+AnyPlace = TypeVar("AnyPlace", Path, Url)
+
+
+def beside(path: AnyPlace, suffix: str) -> AnyPlace:
+    """`features/coin.zarr` and `.lock`: `features/coin.zarr.lock`."""
+    return path.with_name(path.name + suffix)
 
 
 def nearby(store: Place, suffix: str) -> Path:

@@ -14,19 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pcmci.cache.chunks import (
-    ChunkError,
-    Chunks,
-    Layout,
-    beside,
-    check_exists,
-    delete,
-    exists,
-    file_format,
-    open_chunks,
-    sync_to_disk,
-    writing,
-)
 from pcmci.cache.contents import (
     CHUNK_ROWS,
     DIFFERS,
@@ -39,10 +26,14 @@ from pcmci.cache.contents import (
     read_features,
     read_head,
 )
-from pcmci.cache.lock import writer_lock
-from pcmci.cache.nearby import nearby
+from pcmci.cache.disk import delete, sync_to_disk, writing
+from pcmci.cache.formats.choose import check_exists, exists, file_format, open_chunks
+from pcmci.cache.formats.layout import ChunkError, Chunks, Layout
+from pcmci.cache.lazy import lazy_array
+from pcmci.cache.nearby import beside, nearby
 from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
-from pcmci.cache.writer import StoreWriter, recover
+from pcmci.cache.writing.one_writer import writer_lock
+from pcmci.cache.writing.writer import StoreWriter, recover
 from pcmci.errors import SpecMismatch, StoreError
 from pcmci.remote.url import Place, Url, place
 
@@ -280,9 +271,7 @@ class Store:
         whose workers see the same path, and does not need this store to stay open. Computing
         raises StoreError where the store has changed since.
         """
-        from pcmci.cache.lazy import lazy_array
-
-        return lazy_array(self, array, view, block_bytes)
+        return lazy_array(self, open_store, array, view, block_bytes)
 
     def check_spec(self, asked: StoreSpec) -> None:
         """Raises SpecMismatch naming the fields in which the store differs from `asked`."""
@@ -352,7 +341,7 @@ def building(
     and `overwrite` was not asked for.
     """
     if isinstance(path, Url):
-        from pcmci.cache.object_store import ObjectChunks, building_objects
+        from pcmci.cache.formats.objects import ObjectChunks, building_objects
 
         with writer_lock(path) as lock:
             _check_free(path, overwrite)

@@ -16,9 +16,9 @@ from pcmci.errors import PcmciError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.pipeline import extract
-from pcmci.heads.ablation import Ablator
-from pcmci.heads.bootstrap import Interval, differences
-from pcmci.heads.run import Run
+from pcmci.heads.ablation.ablate import Ablator
+from pcmci.heads.scoring.bootstrap import Interval, differences
+from pcmci.heads.training.run import Run
 from pcmci.kitchen import write_world
 
 ORDERS: tuple[tuple[str, ...], ...] = ((), ("ich",), ("ich", "ici"), ("ich", "ici", "ivc"))

@@ -11,12 +11,12 @@ import numpy as np
 from pcmci.cache.schema import EncoderSpec, Status
 from pcmci.cache.store import Store
 from pcmci.extract.datasets.records import Dataset, Video
-from pcmci.extract.frames import iter_frames
-from pcmci.heads.bootstrap import Interval
-from pcmci.heads.metrics import TAU, coprediction, implausible_pairs
-from pcmci.heads.predictions import Predictions
-from pcmci.heads.run import Run
-from pcmci.heads.scoring import score, sigmoid
+from pcmci.extract.video.frames import iter_frames
+from pcmci.heads.scoring.bootstrap import Interval
+from pcmci.heads.scoring.metrics import TAU, coprediction, implausible_pairs
+from pcmci.heads.scoring.predictions import Predictions
+from pcmci.heads.scoring.scores import score, sigmoid
+from pcmci.heads.training.run import Run
 from pcmci.report import figures
 from pcmci.report.page import Figure, Noted, Page, Section, Strip, Table
 from pcmci.report.table import percent, signed

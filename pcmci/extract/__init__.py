@@ -1,0 +1,1 @@
+"""Phase one: videos and annotations to a feature store."""

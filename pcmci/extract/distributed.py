@@ -18,10 +18,10 @@ import numpy as np
 from distributed import Client
 from tqdm import tqdm
 
-from pcmci.cache.chunks import exists
+from pcmci.cache.formats.choose import exists
 from pcmci.cache.schema import StoreSpec
 from pcmci.cache.store import check_same, open_store
-from pcmci.cache.writer import StoreWriter
+from pcmci.cache.writing.writer import StoreWriter
 from pcmci.cluster.connect import dashboard
 from pcmci.cluster.dispatch import Dispatcher, Finished, Killer
 from pcmci.cluster.first import answer_of, first_answer, workers
@@ -29,8 +29,8 @@ from pcmci.extract import station
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
 from pcmci.extract.intake import Intake, Summary, WorkerSummary
+from pcmci.extract.opening import make_spec, prepare_store
 from pcmci.extract.pair import Made
-from pcmci.extract.pipeline import make_spec, prepare_store
 from pcmci.extract.station import About, Encoded, Order
 from pcmci.extract.table import video_table
 from pcmci.remote.url import Place

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pcmci.cache.schema import Status
-from pcmci.cache.writer import StoreWriter
+from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import VideoError
 from pcmci.extract.datasets.records import Dataset
 from pcmci.stopping import Stop, StoppedError, stop_signals

@@ -15,11 +15,11 @@ from pcmci.device import choose_device, choose_precision, keep_freed_memory
 from pcmci.errors import WeightsError
 from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
-from pcmci.extract.decoding import Input
 from pcmci.extract.encoders import ENCODERS
 from pcmci.extract.encoders.clip import ClipEncoder
 from pcmci.extract.encoders.protocol import Encoder
-from pcmci.extract.frames import decoder_versions
+from pcmci.extract.video.decoding import Input
+from pcmci.extract.video.frames import decoder_versions
 
 EXTRACTOR = "2"
 """Raised when this program would compute other features from the same videos and weights."""

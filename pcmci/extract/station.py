@@ -20,8 +20,8 @@ from pcmci.cluster.kept import Kept
 from pcmci.cluster.threads import torch_threads
 from pcmci.errors import PcmciError, VideoError
 from pcmci.extract.config import ExtractConfig
-from pcmci.extract.decoding import Decoders
 from pcmci.extract.pair import Encoders, Halves, Made
+from pcmci.extract.video.decoding import Decoders
 from pcmci.remote.url import Place
 
 Answer = TypeVar("Answer")

@@ -1,1 +1,1 @@
-"""Phase two: the three stages, the decoder, and what trains and scores them."""
+"""Phase two: from a feature store to runs, their scores and tables."""

@@ -1,0 +1,1 @@
+"""Videos, annotations and stores that lie on a server."""

@@ -16,15 +16,15 @@ from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
 from pcmci.errors import RemoteError
+from pcmci.remote.address import Address, AnyAddress
 from pcmci.remote.extra import need
 from pcmci.remote.failure import Conflict, NotThere, failure
-from pcmci.remote.url import Url
 
 PART = 8 * 2**20
 """Bytes of one request of a download: obstore ends a request after half a minute."""
 
 RETRY_SECONDS = 60
-"""For one request with all that follows it when it fails; see also `pcmci.cache.lease`."""
+"""For one request with all that follows it when it fails; see also `pcmci.cache.writing.lease`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Facts:
     modified: datetime
 
 
-def is_file(url: Url) -> bool:
+def is_file(url: Address) -> bool:
     try:
         facts(url)
     except NotThere:
@@ -45,11 +45,11 @@ def is_file(url: Url) -> bool:
     return True
 
 
-def is_dir(url: Url) -> bool:
+def is_dir(url: Address) -> bool:
     return next(files(url), None) is not None
 
 
-def files(url: Url) -> Iterator[tuple[str, Url]]:
+def files(url: AnyAddress) -> Iterator[tuple[str, AnyAddress]]:
     """Everything under `url`, in no order."""
     with _errors(url, "cannot be listed"):
         for batch in need("obstore", url).list(_bucket(url), prefix=url.key or None):
@@ -59,20 +59,20 @@ def files(url: Url) -> Iterator[tuple[str, Url]]:
                     yield name, url / name
 
 
-def names(url: Url) -> list[str]:
+def names(url: Address) -> list[str]:
     """Of the objects right under `url`."""
     with _errors(url, "cannot be listed"):
         found = need("obstore", url).list_with_delimiter(_bucket(url), prefix=url.key or None)
         return [entry["path"].rpartition("/")[2] for entry in found["objects"]]
 
 
-def facts(url: Url) -> Facts:
+def facts(url: Address) -> Facts:
     with _errors(url, "cannot be read"):
         found = need("obstore", url).head(_bucket(url), url.key)
         return Facts(found["size"], _version(found), found["last_modified"])
 
 
-def read(url: Url, most: int | None = None) -> bytes:
+def read(url: Address, most: int | None = None) -> bytes:
     """All of it, or its first `most` bytes."""
     if most is not None and (size := facts(url).size) > most:
         return read_range(url, 0, min(most, size))
@@ -80,7 +80,7 @@ def read(url: Url, most: int | None = None) -> bytes:
         return bytes(need("obstore", url).get(_bucket(url), url.key).bytes())
 
 
-def read_with_facts(url: Url) -> tuple[bytes, Facts]:
+def read_with_facts(url: Address) -> tuple[bytes, Facts]:
     """All of it, and of which version it is."""
     with _errors(url, "cannot be read"):
         answer = need("obstore", url).get(_bucket(url), url.key)
@@ -88,7 +88,7 @@ def read_with_facts(url: Url) -> tuple[bytes, Facts]:
         return bytes(answer.bytes()), Facts(meta["size"], _version(meta), meta["last_modified"])
 
 
-def read_range(url: Url, first: int, size: int) -> bytes:
+def read_range(url: Address, first: int, size: int) -> bytes:
     """`size` bytes from `first` on; fewer where it ends before."""
     with _errors(url, "cannot be read"):
         try:
@@ -101,7 +101,7 @@ def read_range(url: Url, first: int, size: int) -> bytes:
             raise
 
 
-def download(url: Url, file: BinaryIO) -> None:
+def download(url: Address, file: BinaryIO) -> None:
     """Part by part, all of one version."""
     obstore, bucket = need("obstore", url), _bucket(url)
     found = facts(url)
@@ -114,13 +114,13 @@ def download(url: Url, file: BinaryIO) -> None:
         file.write(part)
 
 
-def write(url: Url, content: bytes) -> None:
+def write(url: Address, content: bytes) -> None:
     """The whole object; whoever reads it finds the old one or the new one."""
     with _errors(url, "cannot be written"):
         need("obstore", url).put(_bucket(url), url.key, content, use_multipart=False)
 
 
-def write_new(url: Url, content: bytes) -> dict[str, str]:
+def write_new(url: Address, content: bytes) -> dict[str, str]:
     """Only where nothing is; returns the version. Raises Conflict where something is."""
     with _errors(url, "cannot be written"):
         return _version(
@@ -130,7 +130,7 @@ def write_new(url: Url, content: bytes) -> dict[str, str]:
         )
 
 
-def write_over(url: Url, content: bytes, version: dict[str, str]) -> dict[str, str]:
+def write_over(url: Address, content: bytes, version: dict[str, str]) -> dict[str, str]:
     """Only where that version still is; returns the new one. Raises Conflict otherwise."""
     with _errors(url, "cannot be written"):
         return _version(
@@ -140,7 +140,7 @@ def write_over(url: Url, content: bytes, version: dict[str, str]) -> dict[str, s
         )
 
 
-def delete(urls: Sequence[Url]) -> None:
+def delete(urls: Sequence[Address]) -> None:
     """All of one bucket; those that are not there too."""
     if urls:
         with _errors(urls[0], "cannot be deleted"):
@@ -151,7 +151,7 @@ def _version(found: Any) -> dict[str, str]:
     return {name: found[name] for name in ("e_tag", "version") if found.get(name)}
 
 
-def _bucket(url: Url) -> Any:
+def _bucket(url: Address) -> Any:
     need("obstore.store", url)
     settings = {k: v for k, v in os.environ.items() if k.startswith(("AWS_", "GOOGLE_"))}
     with _errors(url, "cannot be used"):
@@ -169,7 +169,7 @@ def _opened(root: str, settings: tuple[tuple[str, str], ...]) -> Any:
 
 
 @contextlib.contextmanager
-def _errors(url: Url, problem: str) -> Iterator[None]:
+def _errors(url: Address, problem: str) -> Iterator[None]:
     """obstore's errors, pages long, in one line that tells no secret."""
     exceptions = need("obstore.exceptions", url)
     try:

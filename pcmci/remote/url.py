@@ -9,69 +9,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from typing import BinaryIO, Self
 
 from pcmci.errors import UsageError
-
-BUCKETS = ("s3", "gs")
-"""Object storage, which obstore reads and writes."""
-
-WEB = ("https", "http")
-"""Web servers, which fsspec reads."""
+from pcmci.remote import objects, web
+from pcmci.remote.address import BUCKETS, WEB, Address
 
 
-@dataclass(frozen=True, order=True)
-class Url:
-    """`s3://bucket/a/b`, `gs://bucket/a/b` or `https://host/a/b`, as `place` made it.
+class Url(Address):
+    """An address as `place` made it, whose server can be asked.
 
-    Asking the server raises RemoteError where it cannot be reached or refuses.
+    Asking raises RemoteError where the server cannot be reached or refuses.
     """
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __truediv__(self, name: str) -> Url:
-        return self._at(f"{self._path}/{quote(name) if self.scheme in WEB else name}")
-
-    @property
-    def scheme(self) -> str:
-        return self.text.partition(":")[0]
-
-    @property
-    def bucket(self) -> str:
-        """The bucket, or the host with its port."""
-        return self.text.partition("://")[2].partition("/")[0]
-
-    @property
-    def key(self) -> str:
-        """What stands behind the bucket, without a slash before it."""
-        return self.text.partition("://")[2].partition("/")[2]
-
-    @property
-    def name(self) -> str:
-        last = self._path.rpartition("/")[2]
-        return unquote(last) if self.scheme in WEB else last
-
-    @property
-    def stem(self) -> str:
-        return PurePosixPath(self.name).stem
-
-    @property
-    def suffix(self) -> str:
-        return PurePosixPath(self.name).suffix
-
-    @property
-    def parent(self) -> Url:
-        return self._at(self._path.rpartition("/")[0])
-
-    def with_name(self, name: str) -> Url:
-        return self.parent / name
 
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
@@ -83,7 +34,7 @@ class Url:
         """Whether anything lies under it; of a web server, whether it shows an index page."""
         return bool(self._server.is_dir(self))
 
-    def files(self) -> Iterator[tuple[str, Url]]:
+    def files(self) -> Iterator[tuple[str, Self]]:
         """Everything under it, however deep: the path from here, and the place."""
         yield from self._server.files(self)
 
@@ -98,19 +49,7 @@ class Url:
 
     @property
     def _server(self) -> ModuleType:
-        from pcmci.remote import objects, web
-
         return web if self.scheme in WEB else objects
-
-    @property
-    def _path(self) -> str:
-        return urlsplit(self.text).path if self.scheme in WEB else f"/{self.key}".rstrip("/")
-
-    def _at(self, path: str) -> Url:
-        """Another path there. What follows a `?`, as a signature, stays."""
-        if self.scheme in WEB:
-            return Url(urlunsplit(urlsplit(self.text)._replace(path=path)))
-        return Url(f"{self.scheme}://{self.bucket}{path}")
 
 
 Place = Path | Url

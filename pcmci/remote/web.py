@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from pcmci.errors import RemoteError
+from pcmci.remote.address import Address, AnyAddress
 from pcmci.remote.extra import need
 from pcmci.remote.failure import NotThere, failure
-from pcmci.remote.url import Url
 
 WAITS = (0.2, 1.0, None)
 """Seconds after each try of a download; after the last one there is none."""
@@ -24,7 +24,7 @@ DEEPEST = 32
 """Folders within folders; a server that links a folder to itself has no end."""
 
 
-def is_file(url: Url) -> bool:
+def is_file(url: Address) -> bool:
     try:
         with _errors(url, "cannot be read"):
             _system(url).info(str(url))
@@ -33,7 +33,7 @@ def is_file(url: Url) -> bool:
     return True
 
 
-def is_dir(url: Url) -> bool:
+def is_dir(url: Address) -> bool:
     try:
         _links(url)
     except NotThere:
@@ -41,7 +41,7 @@ def is_dir(url: Url) -> bool:
     return True
 
 
-def files(url: Url) -> Iterator[tuple[str, Url]]:
+def files(url: AnyAddress) -> Iterator[tuple[str, AnyAddress]]:
     """Everything that index pages name under `url`."""
     folders = [("", url)]
     while folders:
@@ -53,14 +53,14 @@ def files(url: Url) -> Iterator[tuple[str, Url]]:
                 folders.append((prefix + name, folder / name.rstrip("/")))
 
 
-def read(url: Url, most: int) -> bytes:
+def read(url: Address, most: int) -> bytes:
     content = _Beginning(most)
     with contextlib.suppress(_Enough):
         download(url, content)
     return content.getvalue()[:most]
 
 
-def download(url: Url, file: BinaryIO) -> None:
+def download(url: Address, file: BinaryIO) -> None:
     for wait in WAITS:
         file.seek(0)
         file.truncate()
@@ -76,7 +76,7 @@ def download(url: Url, file: BinaryIO) -> None:
             time.sleep(wait)
 
 
-def _links(url: Url) -> set[str]:
+def _links(url: Address) -> set[str]:
     """The names that an index page links to, right under it; those of folders end in a slash."""
     here = urlsplit(f"{url}/").path
     found = set()
@@ -90,7 +90,7 @@ def _links(url: Url) -> set[str]:
     return found - {"../", "./"}
 
 
-def _system(url: Url) -> Any:
+def _system(url: Address) -> Any:
     aiohttp, http = need("aiohttp", url), need("fsspec.implementations.http", url)
     # A film may take longer than aiohttp's five minutes; a server that says nothing may not.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
@@ -116,7 +116,7 @@ class _Beginning(io.BytesIO):
 
 
 @contextlib.contextmanager
-def _errors(url: Url, problem: str) -> Iterator[None]:
+def _errors(url: Address, problem: str) -> Iterator[None]:
     aiohttp = need("aiohttp", url)
     try:
         yield

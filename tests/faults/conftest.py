@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pcmci.cache.store import open_store
-from pcmci.cache.verify import verify
+from pcmci.cache.upkeep.verify import verify
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.pipeline import extract
@@ -90,7 +90,7 @@ def in_a_child(work: Callable[..., None], *arguments: object) -> int | None:
     """Run in a process of its own; how it ended. Forked from one that has torch and no threads:
     a fork of this one could wait for threads that it does not have."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcmci.extract.pipeline", "pcmci.heads.ablation"])
+    context.set_forkserver_preload(["pcmci.extract.pipeline", "pcmci.heads.ablation.ablate"])
     child = context.Process(target=work, args=arguments)
     child.start()
     child.join(300)

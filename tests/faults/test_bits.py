@@ -12,15 +12,15 @@ from made_up import made_up_store
 from synthetic import names, small_table
 
 from faults.conftest import content, harm, short_and_long
-from pcmci.cache.chunks import file_format
-from pcmci.cache.repair import repair
+from pcmci.cache.formats.choose import file_format
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
-from pcmci.cache.verify import verify
-from pcmci.cache.writer import StoreWriter
+from pcmci.cache.upkeep.repair import repair
+from pcmci.cache.upkeep.verify import verify
+from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import PcmciError, StoreError
 from pcmci.extract.pipeline import extract
-from pcmci.heads.run import train_heads
+from pcmci.heads.training.run import train_heads
 
 QUICK = {"epochs": 1, "relations": 4, "decoder_heads": 4, "feedforward": 24, "progress": False}
 VIDEOS = 150

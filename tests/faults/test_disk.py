@@ -13,10 +13,10 @@ from synthetic import small_store
 
 from faults.conftest import content, harm, short_and_long
 from pcmci.cache.store import open_store
-from pcmci.cache.writer import StoreWriter
+from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import PcmciError
 from pcmci.extract.pipeline import extract
-from pcmci.heads.run import load_run, train_heads
+from pcmci.heads.training.run import load_run, train_heads
 
 QUICK = {"epochs": 1, "relations": 4, "decoder_heads": 4, "feedforward": 24, "progress": False}
 
@@ -143,7 +143,7 @@ def test_a_store_that_vanishes_is_one_line(dataset, config, tmp_path, monkeypatc
 
 HOLD = """
 import sys, time
-from pcmci.cache.writer import StoreWriter
+from pcmci.cache.writing.writer import StoreWriter
 with StoreWriter(sys.argv[1]):
     print("holds", flush=True)
     time.sleep(600)

@@ -14,10 +14,10 @@ from conftest import write_video
 from faults.conftest import content, short_and_long
 from pcmci.cache.schema import Preprocessing, Sampling
 from pcmci.errors import VideoError
-from pcmci.extract import decoding
 from pcmci.extract.datasets import load_dataset
-from pcmci.extract.decoding import Decoder, Input, prepare_video
 from pcmci.extract.pipeline import extract
+from pcmci.extract.video import decoding
+from pcmci.extract.video.decoding import Decoder, Input, prepare_video
 
 SAMPLING = Sampling(8, 1)
 INPUTS = {"vlm": Input(Preprocessing(32, 32, "bicubic", (0.5,) * 3, (0.5,) * 3), 1)}
@@ -178,7 +178,7 @@ def test_a_file_that_crashes_the_decoder_fails_with_its_reason(good, monkeypatch
     """Twice, each time in a process of its own."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
-        "import pcmci.extract.frames as frames\n"
+        "import pcmci.extract.video.frames as frames\n"
         "real = frames.iter_frames\n"
         "def crash(path, *rest):\n"
         "    if 'evil' in str(path): os.kill(os.getpid(), signal.SIGSEGV)\n"
@@ -209,7 +209,7 @@ def test_decoders_end_with_the_extraction(config, dataset, tmp_path):
     psutil = pytest.importorskip("psutil")
     extract(dataset, tmp_path / "store.zarr", config, progress=False)
     mine = psutil.Process().children(recursive=True)
-    assert not [p for p in mine if "pcmci.extract.decoding" in " ".join(p.cmdline())]
+    assert not [p for p in mine if "pcmci.extract.video.decoding" in " ".join(p.cmdline())]
 
 
 def test_decoding_loads_no_torch():

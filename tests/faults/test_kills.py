@@ -12,16 +12,16 @@ import pytest
 from synthetic import small_store
 
 from faults.conftest import content, harm, in_a_child, short_and_long
-from pcmci.cache import journal, writer
-from pcmci.cache.hdf5_store import Hdf5Chunks
+from pcmci.cache.formats.hdf5 import Hdf5Chunks
+from pcmci.cache.formats.zarr import ZarrChunks
 from pcmci.cache.store import open_store
-from pcmci.cache.zarr_store import ZarrChunks
+from pcmci.cache.writing import journal, writer
 from pcmci.extract.batching import Batcher
-from pcmci.extract.decoding import Decoder
 from pcmci.extract.pipeline import extract
-from pcmci.heads import learning
-from pcmci.heads.ablation import ablate
-from pcmci.heads.run import load_run, train_heads
+from pcmci.extract.video.decoding import Decoder
+from pcmci.heads.ablation.ablate import ablate
+from pcmci.heads.training import learning
+from pcmci.heads.training.run import load_run, train_heads
 
 STAGES = {
     "decode": [(Decoder, "prepare")],

@@ -14,9 +14,9 @@ from synthetic import names, small_store, small_table
 from pcmci.cache.store import open_store
 from pcmci.errors import AnnotationError, PcmciError
 from pcmci.extract.datasets import coin, files, load_dataset
-from pcmci.heads.ablation import ablate
-from pcmci.heads.predictions import Predictions
-from pcmci.heads.run import load_run, train_heads
+from pcmci.heads.ablation.ablate import ablate
+from pcmci.heads.scoring.predictions import Predictions
+from pcmci.heads.training.run import load_run, train_heads
 from pcmci.report.ablation import read_rows
 
 QUICK = {"epochs": 1, "relations": 4, "decoder_heads": 4, "feedforward": 24, "progress": False}

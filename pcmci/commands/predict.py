@@ -1,0 +1,83 @@
+"""`pcmci predict`: what a run thinks of new videos."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pcmci.commands.options import (
+    AsJson,
+    Device,
+    RunPath,
+    beside_decoding,
+)
+from pcmci.commands.showing import print_json
+from pcmci.remote.url import place
+
+
+def predict(
+    run: RunPath,
+    videos: Annotated[
+        list[str], typer.Argument(help="Video files, or their URLs.", metavar="VIDEO...")
+    ],
+    top: Annotated[int, typer.Option(help="Labels a video.", min=1)] = 5,
+    vlm_weights: Annotated[
+        str | None,
+        typer.Option(help="Where the VLM's weights lie now.", show_default="as in extraction"),
+    ] = None,
+    video_weights: Annotated[
+        str | None,
+        typer.Option(help="The video encoder's, likewise.", show_default="as in extraction"),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Take new video files through a run's encoders and heads to their likeliest labels.
+
+    Example: pcmci predict runs/coin_activity_ich_seed0_1a2b3c4d tyre.mp4 --top 3
+    """
+    beside_decoding()
+    from pcmci.heads.training.run import load_run
+
+    loaded = load_run(run)
+    from pcmci.device import choose_device
+    from pcmci.extract.encode_files import encode_files
+    from pcmci.extract.pair import library_versions
+
+    on = choose_device(device)
+    spec = loaded.spec
+    here = library_versions()
+    for name, used in spec.libraries.items():
+        if here.get(name) != used:
+            print(
+                f"note: features were made with {name} {used}, here is {here.get(name)}",
+                file=sys.stderr,
+            )
+    places = [place(video) for video in videos]
+    features, failures = encode_files(
+        places, spec, vlm_weights=vlm_weights, video_weights=video_weights, device=str(on)
+    )
+    readable = [path for path in places if path not in failures]
+    answers: dict[str, dict[str, Any]] = {str(path): {} for path in readable}
+    if readable:
+        for labels, values in loaded.predict(features["vlm"], features["video"], on).items():
+            names = spec.labels(labels).names
+            for path, row in zip(readable, values, strict=True):
+                best = (-row).argsort(kind="stable")[:top]
+                answers[str(path)][labels] = [
+                    {"label": names[i], "probability": float(row[i])} for i in best
+                ]
+    if as_json:
+        print_json({"predictions": answers, "failures": {str(p): r for p, r in failures.items()}})
+    else:
+        for path_, labels_ in answers.items():
+            print(path_)
+            for labels, ranked in labels_.items():
+                shown = ", ".join(f"{r['label']} {100 * r['probability']:.1f} %" for r in ranked)
+                print(f"  {labels}: {shown}")
+        for path, reason in failures.items():
+            print(f"pcmci: {path}: {reason}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)

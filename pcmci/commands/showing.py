@@ -1,0 +1,59 @@
+"""Answers that several commands show."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, unit: str, silent: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that reports (done, of how many)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=unit, disable=True if silent else None, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+def say_coverage(store: Any) -> None:
+    from pcmci.cache.schema import Status
+
+    counts = store.counts
+    if lost := len(store) - counts[Status.DONE]:
+        without = ", ".join(
+            f"{counts[s]} {s.name.lower()}" for s in Status if s is not Status.DONE and counts[s]
+        )
+        print(
+            f"{lost} of {len(store)} videos have no features ({without}); "
+            "where they are to be scored they count as wrong",
+            file=sys.stderr,
+        )
+
+
+def show_worker(name: str, did: str, summary: Any) -> None:
+    """A line of a cluster's worker. summary: with `seconds`, of which `busy`, and a `note`."""
+    waited = ""
+    if summary.seconds:
+        waited = f", waited {max(0.0, 1 - summary.busy / summary.seconds):.0%}"
+    note = f", {summary.note}" if summary.note else ""
+    print(f"worker {name}: {did}{waited}{note}")
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

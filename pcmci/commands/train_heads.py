@@ -1,0 +1,90 @@
+"""`pcmci train-heads`: a store to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pcmci.commands.options import (
+    AsJson,
+    Device,
+    Features,
+    Labels,
+    Precision,
+    StoreName,
+    find_store,
+)
+from pcmci.commands.showing import print_json, say_coverage
+from pcmci.flags import with_flags
+from pcmci.heads.config import configure, parse_labels, parse_memory, parse_order
+from pcmci.heads.config import settings as run_settings
+
+
+@with_flags(run_settings())
+def train_heads(
+    order: Annotated[
+        str, typer.Option(help="Stages in their order, as ich,ici; none for no stage.")
+    ] = "ich,ici,ivc",
+    dataset: StoreName = None,
+    features: Features = None,
+    labels: Labels = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    device: Device = "auto",
+    precision: Precision = "auto",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="For features, as 2G; a larger store is streamed.", show_default="what is free"
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Train again what is there already.")
+    ] = False,
+    as_json: AsJson = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Train stages and decoder from a store, score them, and write a run folder.
+
+    Example: pcmci train-heads --dataset coin --order ich,ici --labels activity --seed 1
+    """
+    stages = parse_order(order)
+    asked = parse_labels(labels) if labels else None
+    bytes_ = parse_memory(memory) if memory else None
+    configure(stages, asked or (), settings)  # refuse bad values before anything is opened
+    from pcmci.cache.store import open_store
+    from pcmci.heads.training.run import train_heads as run_train
+
+    with open_store(find_store(dataset, features)) as store:
+        say_coverage(store)
+        run = run_train(
+            store, stages, labels=asked, out=out, device=device, precision=precision,
+            memory=bytes_, overwrite=overwrite, progress=not as_json, **settings,
+        )  # fmt: skip
+    if as_json:
+        print_json({"run": str(run.path), "reused": run.reused, **_run_facts(run)})
+    else:
+        _show_run(run)
+
+
+def _run_facts(run: Any) -> dict[str, Any]:
+    kept = ("loss", "looks")
+    heads = {
+        labels: {name: value for name, value in facts.items() if name not in kept}
+        for labels, facts in run.heads.items()
+    }
+    return {"scores": run.metrics, "heads": heads}
+
+
+def _show_run(run: Any) -> None:
+    from pcmci.heads.config import order_name
+    from pcmci.report.table import heads_table, score_table, show
+
+    order = order_name(tuple(run.config["model"]["order"]))
+    data = run.config["store"]["spec"]["dataset"]
+    seed = run.config["train"]["seed"]
+    show(score_table(run.metrics, f"{data}, order {order}, seed {seed} (percent)"))
+    show(heads_table(run.heads))
+    print(f"{'already there: ' if run.reused else ''}{run.path}")

@@ -1,0 +1,67 @@
+"""New videos through the encoders of a store that is there: for prediction."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from pcmci.cache.schema import StoreSpec
+from pcmci.errors import VideoError
+from pcmci.extract.config import ExtractConfig
+from pcmci.extract.pair import Encoders, check_same_weights
+from pcmci.extract.video.decoding import Decoder
+from pcmci.remote.url import Place
+
+
+def encode_files(
+    paths: Sequence[Place],
+    spec: StoreSpec,
+    *,
+    vlm_weights: str | None = None,
+    video_weights: str | None = None,
+    device: str = "auto",
+) -> tuple[dict[str, np.ndarray], dict[Place, str]]:
+    """New videos through the encoders of an existing store, without one: for prediction.
+
+    Returns the features of view 0 by encoder, [m, L, D] and [m, Lv, Dv], of the videos that could
+    be decoded, in their order; and path -> reason of those that could not.
+    vlm_weights, video_weights: where the weights lie now, if not where the spec says. Raises
+    WeightsError where they are not those that the spec names, by their sha256.
+    """
+    config = ExtractConfig(
+        frames=spec.sampling.frames,
+        vlm=spec.vlm.name,
+        vlm_weights=vlm_weights or spec.vlm.weights,
+        video_encoder=spec.video.name,
+        video_weights=video_weights or spec.video.weights,
+        precision=spec.precision,
+        device=device,
+    )
+    encoders = Encoders.load(config)
+    check_same_weights(spec, encoders)
+    sampling = dataclasses.replace(spec.sampling, views=1)
+    failures: dict[Place, str] = {}
+    batchers = encoders.batchers()
+    encoded: dict[str, list[tuple[int, np.ndarray]]] = {name: [] for name in batchers}
+    decoder = Decoder(sampling, encoders.inputs, config.decode_seconds)
+    with contextlib.closing(decoder):
+        for row, path in enumerate(tqdm(paths, "encode", unit="video", disable=None, leave=False)):
+            try:
+                clips = decoder.prepare(path)
+            except VideoError as error:
+                failures[path] = str(error)
+                continue
+            for name, batcher in batchers.items():
+                encoded[name] += batcher.push(row, clips[name])
+    for name, batcher in batchers.items():
+        encoded[name] += batcher.flush()
+    # Rounded as a store would, so that a prediction is that of the stored features.
+    features = {
+        name: np.array([f.reshape(-1, f.shape[-1]) for _, f in videos]).astype(np.float16)
+        for name, videos in encoded.items()
+    }
+    return features, failures

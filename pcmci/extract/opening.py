@@ -1,0 +1,61 @@
+"""The store of an extraction: what it depends on, and made or found before anything is encoded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from pcmci.cache.formats.choose import exists
+from pcmci.cache.schema import Sampling, StoreSpec, VideoTable
+from pcmci.cache.store import create_store, open_store
+from pcmci.cache.upkeep.repair import repair as repair_store
+from pcmci.extract.config import ExtractConfig
+from pcmci.extract.datasets.records import Dataset
+from pcmci.extract.pair import Made
+from pcmci.extract.table import video_table
+from pcmci.remote.url import Place
+
+
+def make_spec(dataset: Dataset, table: VideoTable, config: ExtractConfig, made: Made) -> StoreSpec:
+    """Everything that the features will depend on."""
+    return StoreSpec(
+        dataset=dataset.name,
+        activity=dataset.activity,
+        steps=dataset.steps,
+        sampling=Sampling(config.frames, config.views),
+        vlm=made.vlm,
+        video=made.video,
+        precision=made.precision,
+        libraries=made.libraries,
+        videos_sha256=table.digest(),
+    )
+
+
+def prepare_store(
+    out: Place,
+    spec: StoreSpec,
+    dataset: Dataset,
+    text: Callable[[Sequence[str]], np.ndarray],
+    *,
+    overwrite: bool,
+    repair: bool,
+) -> None:
+    """A store at `out` that a writer can go on with: made anew, or there and of the same spec.
+
+    text: prompts to their embeddings [N, D]. Raises SpecMismatch.
+    """
+
+    def embed(labels: str) -> np.ndarray:
+        return text(spec.labels(labels).prompts)
+
+    if overwrite or not exists(out):
+        texts = {labels: embed(labels) for labels in spec.label_sets}
+        create_store(out, spec, video_table(dataset), texts, overwrite=overwrite)
+        return
+    for damage in repair_store(out, spec, embed) if repair else ():
+        tqdm.write(f"repairing: {damage}", file=sys.stderr)
+    with open_store(out) as store:
+        store.check_spec(spec)

@@ -1,0 +1,1 @@
+"""The paper: its equations as functions, and the stages and the decoder made of them."""

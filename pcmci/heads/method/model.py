@@ -1,0 +1,108 @@
+"""PCMCI(order=...): the stages in any order, between frozen embeddings and the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pcmci.heads.config import ModelConfig
+from pcmci.heads.method.decoder import Decoder
+from pcmci.heads.method.ich import ICH
+from pcmci.heads.method.ici import ICI
+from pcmci.heads.method.ivc import IVC
+from pcmci.heads.method.streams import Streams
+from pcmci.heads.method.transport import alignment
+
+StageMaker = Callable[[int, int, ModelConfig], nn.Module]
+
+
+def ich_is_frozen(config: ModelConfig) -> bool:
+    """Whether the S~ of ICH depends on frozen embeddings alone.
+
+    It does unless ici, the other stage that rewrites the text, comes before it and S is asked of
+    the text stream. (ivc before ich rewrites only the video: S does not see it.)
+    """
+    before = config.order[: config.order.index("ich")] if "ich" in config.order else ()
+    return "ici" not in before or config.transport.source == "frozen"
+
+
+STAGE_MAKERS: dict[str, StageMaker] = {
+    "ich": lambda width, n, config: ICH(width, n, config, frozen=ich_is_frozen(config)),
+    "ici": ICI,
+    "ivc": IVC,
+}
+
+
+class PCMCI(nn.Module):
+    """Frozen embeddings of a batch of videos to one logit a label.
+
+    text: [N, D] frozen embeddings of the label prompts; kept in the model's state, so that a
+    trained model needs no store. video_width: Dv, of the video encoder's tokens.
+    Raises UsageError where `relations` or `decoder_heads` do not divide D.
+    """
+
+    text: Tensor
+
+    def __init__(self, config: ModelConfig, text: Tensor, video_width: int) -> None:
+        super().__init__()
+        n_labels, width = text.shape
+        self.config = config
+        self.register_buffer("text", text.clone())
+        norm = nn.LayerNorm if config.norm else (lambda _: nn.Identity())
+        self.text_in = norm(width)
+        self.video_in = nn.Sequential(nn.Linear(video_width, width), norm(width))
+        self.frames_in = None
+        if self.uses_frames:
+            project = nn.Linear(width, width)
+            # The VLM gives texts and frames aligned: the projection must not begin by undoing it.
+            nn.init.eye_(project.weight)
+            nn.init.zeros_(project.bias)
+            self.frames_in = nn.Sequential(project, norm(width))
+        self.stages = nn.ModuleDict(
+            {name: STAGE_MAKERS[name](width, n_labels, config) for name in config.order}
+        )
+        self.decoder = Decoder(width, n_labels, config)
+
+    @property
+    def uses_frames(self) -> bool:
+        """Whether anything looks at the VLM's frames: ich, or a decoder that attends to both."""
+        order = self.config.order
+        return "ich" in order or (self.config.tokens == "both" and "ivc" not in order)
+
+    @property
+    def wants_weights(self) -> bool:
+        """Whether `forward` uses S~ of the frozen embeddings (it is computed if not given)."""
+        return "ich" in self.config.order and ich_is_frozen(self.config)
+
+    def forward(
+        self,
+        vlm: Tensor,
+        video: Tensor,
+        weights: Tensor | None = None,
+        dropout: Tensor | None = None,
+    ) -> Tensor:
+        """vlm: V^P [B, L, D]. video: V [B, Lv, Dv]. weights: S~ [B, N, L] of the frozen
+        embeddings. dropout: see `Decoder.draw_dropout`. Returns logits [B, N]."""
+        if self.wants_weights and weights is None:
+            weights, _ = alignment(self.text[None], vlm, self.config.transport, exact=True)
+        tokens = self.video_in(video)
+        streams = Streams(
+            text=self.text_in(self.text)[None],
+            video=tokens,
+            frames=self.frames_in(vlm) if self.frames_in is not None else None,
+            weights=weights,
+        )
+        for stage in self.stages.values():
+            streams = stage(streams)
+        attended = streams.video
+        if self.config.tokens == "both":
+            other = tokens if "ivc" in self.config.order else streams.frames
+            assert other is not None  # `uses_frames` says so
+            attended = torch.cat([attended, other], dim=1)
+        return self.decoder(streams.text, attended, dropout)
+
+    def trained_parameters(self) -> int:
+        """How many numbers training changes."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

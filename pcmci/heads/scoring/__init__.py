@@ -1,0 +1,1 @@
+"""From saved predictions to scores and their intervals, without torch."""

@@ -1,0 +1,1 @@
+"""From a store and a recipe to a run folder."""

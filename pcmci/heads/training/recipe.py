@@ -1,0 +1,132 @@
+"""What decides, besides the store, what a run finds: its settings, its precision, its device.
+
+From a recipe and a store's content come the name of the run's folder, and whether two runs can be
+trained as one stack.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcmci.cache.store import Store
+from pcmci.heads.config import ModelConfig, TrainConfig, TransportConfig
+from pcmci.heads.method.model import ich_is_frozen
+
+RUN_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """precision: fp32 or bf16. device: its type, cpu or cuda."""
+
+    model: ModelConfig
+    train: TrainConfig
+    precision: str
+    device: str
+
+    def key(self, store: Store) -> str:
+        """The same key means the same run, up to the rounding of another machine."""
+        content = {
+            "format": RUN_FORMAT,
+            "content_digest": store.content_digest,
+            "model": dataclasses.asdict(self.model),
+            "train": dataclasses.asdict(self.train),
+            "precision": self.precision,
+            "device": self.device,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def folder_name(self, store: Store) -> str:
+        """Readable in front, unique at the end."""
+        order = "-".join(self.model.order) or "none"
+        labels = "+".join(self.train.labels)
+        seed = self.train.seed
+        return f"{file_name(store)}_{labels}_{order}_seed{seed}_{self.key(store)[:8]}"
+
+    @property
+    def stack_key(self) -> Recipe:
+        """Equal for runs that can be trained as one stack: the recipe without what may differ.
+
+        That is the seed, the numbers of the optimiser and of the initialisation, and lambda where
+        it is not baked into plans that are kept.
+        """
+        train = dataclasses.replace(
+            self.train, seed=0, lr=1.0, weight_decay=0.0, warmup=0.0, clip=1.0
+        )
+        transport = self.model.transport
+        if "ich" in self.model.order and not ich_is_frozen(self.model):
+            transport = dataclasses.replace(transport, lam=1.0)
+        model = dataclasses.replace(self.model, mixer_noise=0.0, transport=transport)
+        return dataclasses.replace(self, model=model, train=train)
+
+    def record(self, store: Store, device: torch.device, stack: int) -> dict[str, Any]:
+        """What a run's config.json says. stack: how many runs were trained together."""
+        return {
+            "format": RUN_FORMAT,
+            "key": self.key(store),
+            "model": dataclasses.asdict(self.model),
+            "train": dataclasses.asdict(self.train),
+            "store": {
+                "path": str(store.path),
+                "fingerprint": store.fingerprint,
+                "content_digest": store.content_digest,
+                "spec": json.loads(store.spec.to_json()),
+            },
+            "machine": {
+                "device": str(device),
+                "precision": self.precision,
+                "threads": torch.get_num_threads(),
+                "stack": stack,
+                "torch": torch.__version__,
+                "pcmci": version("pcmci"),
+                "commit": commit(),
+            },
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+def file_name(store: Store) -> str:
+    """The data set's name as a part of a file's: a store from a stranger may call it `../x`."""
+    return re.sub(r"[^\w-]", "-", store.spec.dataset)[:100]
+
+
+def model_config(raw: dict[str, Any]) -> ModelConfig:
+    """From what config.json says."""
+    transport = TransportConfig(**raw["transport"])
+    return ModelConfig(**{**raw, "order": tuple(raw["order"]), "transport": transport})
+
+
+@cache
+def commit() -> str | None:
+    """The commit of the code that runs, `-dirty` where it was changed since; None where it was
+    installed without its repository."""
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return None
+    command = [
+        "git",
+        "-C",
+        str(here),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
