@@ -45,8 +45,10 @@ from pcmci.extract.datasets import load_dataset
 from pcmci.extract.table import video_table
 from pcmci.heads.ablation.pool import threads
 from pcmci.heads.ablation.probe import seconds_of_a_step
-from pcmci.heads.config import ORDERS, configure, order_name
-from pcmci.heads.training.fit import build_model, loss_function
+from pcmci.heads.catalogue import configure
+from pcmci.heads.config import ORDERS, order_name
+from pcmci.heads.head import loss_function
+from pcmci.heads.training.fit import build_model
 from pcmci.heads.training.recipe import Recipe
 from pcmci.heads.training.run import load_run
 

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pcmci.cache.store import Store, open_store
 from pcmci.heads.ablation.grid import parse_orders
-from pcmci.heads.config import ModelConfig, TrainConfig, order_name
-from pcmci.heads.method.model import PCMCI, ich_is_frozen
+from pcmci.heads.config import ModelConfig, TrainConfig, ich_is_frozen, order_name
+from pcmci.heads.method.model import PCMCI
 from pcmci.heads.training.fit import learning_rate_share
 
 LOADERS = 2

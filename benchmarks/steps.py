@@ -26,10 +26,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pcmci.device import choose_device
-from pcmci.heads.config import STAGES, configure, order_name
+from pcmci.heads.catalogue import configure
+from pcmci.heads.config import STAGES, order_name
+from pcmci.heads.head import loss_function
 from pcmci.heads.method.model import PCMCI
 from pcmci.heads.training.features import Batch
-from pcmci.heads.training.fit import build_model, fit, loss_function
+from pcmci.heads.training.fit import build_model, fit
 
 FRAMES, WIDTH, VIDEO_WIDTH = 16, 512, 768
 

@@ -28,8 +28,8 @@ from made_up import made_up_store
 
 from pcmci.cache.schema import LabelSet, VideoTable
 from pcmci.cache.store import Store, open_store
-from pcmci.heads.config import STAGES, configure, order_name
-from pcmci.heads.method.model import ich_is_frozen
+from pcmci.heads.catalogue import configure
+from pcmci.heads.config import STAGES, ich_is_frozen, order_name
 from pcmci.heads.training.features import (
     Features,
     ResidentFeatures,

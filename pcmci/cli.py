@@ -11,6 +11,7 @@ from pcmci.commands.ablate import ablate
 from pcmci.commands.demo import demo
 from pcmci.commands.evaluate import evaluate
 from pcmci.commands.extract import extract
+from pcmci.commands.heads import heads
 from pcmci.commands.kitchen import kitchen
 from pcmci.commands.predict import predict
 from pcmci.commands.report import report
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="Extract frozen features of long videos once, then train causal-intervention heads in "
     "minutes.\n\nThe whole way on a small world, without a download: [bold]pcmci demo[/bold]",
 )
-for command in (extract, train_heads, ablate, report, evaluate, predict, kitchen, demo):
+for command in (extract, train_heads, ablate, report, evaluate, predict, heads, kitchen, demo):
     app.command()(command)
 app.add_typer(store_app, name="store")
 

@@ -41,10 +41,10 @@ def test_the_readme_lists_every_command(words, request):
 
 
 def test_a_full_disk_is_one_line_and_exit_code_1(pcmci, monkeypatch):
-    def full(text):
+    def full(*_):
         raise OSError(28, "No space left on device", "runs/x")
 
-    monkeypatch.setattr("pcmci.commands.train_heads.parse_order", full)
+    monkeypatch.setattr("pcmci.commands.train_heads.check_stages", full)
     answer = pcmci("train-heads")
     assert answer.code == 1
     assert answer.err == "pcmci: runs/x: No space left on device\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from itertools import permutations
@@ -13,22 +14,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcmci.errors import UsageError
+from pcmci.heads.catalogue import (
+    DEFAULT,
+    HEADS,
+    check_stages,
+    configure,
+    flags,
+    head_settings,
+    owners,
+    settings,
+)
 from pcmci.heads.config import (
-    CONFIGS,
     ORDERS,
     STAGES,
     ModelConfig,
     TrainConfig,
     TransportConfig,
     check_order,
-    configure,
-    flag_name,
     order_name,
     parse_memory,
     parse_order,
     parse_taus,
-    settings,
 )
+from pcmci.heads.settings import flag_name, recorded
+
+CONFIGS = (*(entry.config for entry in HEADS.values()), TrainConfig, TransportConfig)
 
 # Orders.
 
@@ -109,6 +119,8 @@ BAD = [
     *[("feedforward", value) for value in (0, "1024")],
     *[("dropout", value) for value in (-0.1, 1.0, 1, NAN)],
     ("self_attention", 1),
+    *[("scale", value) for value in (0.0, -1.0, NAN)],
+    *[("hidden", value) for value in (0, 1.5, "512")],
     *[("epochs", value) for value in (0, -1, 1.5, "10", True)],
     *[("batch_size", value) for value in (0, 32.0)],
     *[("lr", value) for value in (0.0, -1e-3, NAN, INFINITY, "fast")],
@@ -122,24 +134,26 @@ BAD = [
 ]
 
 
-def owner(name: str) -> tuple[type, dataclasses.Field[Any]]:
-    return next(
+def having(name: str) -> list[tuple[type, dataclasses.Field[Any]]]:
+    """All that have a field of this name."""
+    return [
         (config, entry)
         for config in CONFIGS
         for entry in dataclasses.fields(config)
         if entry.name == name
-    )
+    ]
 
 
 @pytest.mark.parametrize(("name", "value"), BAD, ids=lambda part: str(part))
 def test_a_bad_value_is_one_line_with_the_setting_and_the_value(name: str, value: Any) -> None:
-    config, entry = owner(name)
-    with pytest.raises(UsageError) as caught:
-        config(**{name: value})
-    message = str(caught.value)
-    assert message.startswith(f"{flag_name(entry)} ")
-    assert str(value) in message
-    assert "\n" not in message
+    assert having(name)
+    for config, entry in having(name):
+        with pytest.raises(UsageError) as caught:
+            config(**{name: value})
+        message = str(caught.value)
+        assert message.startswith(f"{flag_name(entry)} ")
+        assert str(value) in message
+        assert "\n" not in message
 
 
 def test_every_setting_is_tried_with_a_bad_value() -> None:
@@ -175,8 +189,12 @@ def test_every_choice_is_a_setting_with_help() -> None:
 def test_every_choice_that_a_setting_offers_is_accepted_and_explained() -> None:
     for name, (_, entry) in settings().items():
         for choice in entry.metadata.get("choices", ()):
-            configure((), ("steps",), {name: choice})
+            configure((), ("steps",), {name: choice}, head_of(name))
         assert entry.default in entry.metadata.get("choices", (entry.default,))
+
+
+def head_of(name: str) -> str:
+    return (owners(name) or (DEFAULT,))[0]
 
 
 @pytest.mark.parametrize("name", settings())
@@ -186,18 +204,21 @@ def test_a_setting_reaches_its_field_and_no_other(name: str) -> None:
         "mixing": "feature", "tokens": "both", "optimiser": "adam", "norm": False,
         "self_attention": True, "transport_refine": "plan", "transport_source": "frozen",
         "transport_gradient": "autodiff", "validation": 0.25, "seed": 3,
+        "linear_dropout": 0.5,
     }  # fmt: skip
     value = others.get(name, entry.default / 2 if isinstance(entry.default, float) else None)
     value = 2 * entry.default if value is None else value
     assert value != entry.default
-    model, train = configure(("ici",), ("steps",), {name: value})
-    made = {ModelConfig: model, TrainConfig: train, TransportConfig: model.transport}
+    head = head_of(name)
+    model, train = configure(("ici",), ("steps",), {name: value}, head)
+    transport = getattr(model, "transport", None)
+    made = {type(one): one for one in (model, train, transport)}
     assert getattr(made[config], entry.name) == value
-    plain_model, plain_train = configure(("ici",), ("steps",), {})
+    plain_model, plain_train = configure(("ici",), ("steps",), {}, head)
     reset = {entry.name: entry.default}
     if config is TransportConfig:
         model = dataclasses.replace(model, transport=dataclasses.replace(model.transport, **reset))
-    elif config is ModelConfig:
+    elif config is not TrainConfig:
         model = dataclasses.replace(model, **reset)
     else:
         train = dataclasses.replace(train, **reset)
@@ -223,6 +244,71 @@ def test_the_parts_of_a_name_may_be_joined_three_ways(name: str) -> None:
 def test_an_unknown_setting_is_refused_with_a_hint(name: str, hint: str) -> None:
     with pytest.raises(UsageError, match=f"no setting is called '{name}'; {hint}"):
         configure((), ("steps",), {name: 1})
+
+
+# Heads.
+
+
+def test_every_head_has_a_name_of_its_own_and_a_line() -> None:
+    assert DEFAULT == "pcmci"
+    assert len({entry.config for entry in HEADS.values()}) == len(HEADS)
+    for entry in HEADS.values():
+        assert entry.about
+        assert "\n" not in entry.about
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_setting_that_a_head_does_not_have_is_refused_by_name(head: str) -> None:
+    for name in settings():
+        owning = owners(name)
+        if owning and head not in owning:
+            with pytest.raises(UsageError, match=f"{name} is a setting of .* and not of {head}"):
+                configure((), (), {name: settings()[name][1].default}, head)
+
+
+def test_a_shared_setting_is_meant_for_the_head_that_is_trained() -> None:
+    assert {"pcmci", "linear", "mlp"} <= set(owners("dropout"))
+    for head in ("pcmci", "linear", "mlp"):
+        model, _ = configure((), (), {"dropout": 0.25}, head)
+        assert model.dropout == 0.25  # type: ignore[attr-defined]
+
+
+def test_a_heads_own_spelling_counts_first() -> None:
+    for values in ({"dropout": 0.25, "mlp.dropout": 0.5}, {"mlp.dropout": 0.5, "dropout": 0.25}):
+        model, _ = configure((), (), values, "mlp")
+        assert model.dropout == 0.5  # type: ignore[attr-defined]
+
+
+def test_flags_say_whose_a_setting_is_where_several_have_it() -> None:
+    spelled = flags()
+    assert spelled["mlp_dropout"] == "mlp.dropout"
+    assert spelled["hidden"] == "hidden"
+    assert spelled["transport_lambda"] == "transport-lambda"
+    assert len(set(spelled.values())) == len(settings())
+
+
+def test_an_unknown_head_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"--head 'mpl': there are .*; did you mean 'mlp'"):
+        configure((), (), {}, "mpl")
+
+
+def test_only_the_papers_head_has_stages() -> None:
+    assert check_stages("mlp", None) == ()
+    assert check_stages(DEFAULT, None) == STAGES
+    with pytest.raises(UsageError, match="--order ich: only the head pcmci has stages, not mlp"):
+        check_stages("mlp", "ich")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_settings_are_read_back_from_their_record(head: str) -> None:
+    changed = {
+        name: entry.default / 2
+        for name, (_, entry) in head_settings(head).items()
+        if isinstance(entry.default, float)
+    }
+    model, _ = configure(("ici", "ich"), (), changed, head)
+    record = json.loads(json.dumps(recorded(model)))
+    assert HEADS[head].config.from_record(record) == model
 
 
 def test_configure_takes_lists_and_leaves_defaults_to_the_classes() -> None:
@@ -295,7 +381,10 @@ def test_sizes_that_are_none_are_refused(text: str) -> None:
 
 def test_settings_and_scores_need_no_torch() -> None:
     """--help, and rescoring saved predictions, are quick."""
-    modules = ("config", "metrics", "predictions", "scoring", "splits")
+    modules = (
+        "catalogue", "config", "scoring.metrics", "scoring.predictions", "scoring.scores",
+        "training.splits",
+    )  # fmt: skip
     imports = ", ".join(f"pcmci.heads.{name}" for name in modules)
     code = f"import sys, {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

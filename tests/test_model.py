@@ -10,8 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from pcmci.errors import UsageError
-from pcmci.heads.config import ORDERS, STAGES, ModelConfig, TransportConfig, order_name
-from pcmci.heads.method.model import PCMCI, ich_is_frozen
+from pcmci.heads.config import (
+    ORDERS,
+    STAGES,
+    ModelConfig,
+    TransportConfig,
+    ich_is_frozen,
+    order_name,
+)
+from pcmci.heads.method.model import PCMCI
 from pcmci.heads.method.streams import Streams
 from pcmci.heads.method.transport import alignment
 

@@ -12,7 +12,8 @@ from synthetic import small_store
 
 from pcmci.cache.store import open_store
 from pcmci.device import autocast
-from pcmci.heads.config import ORDERS, configure, order_name
+from pcmci.heads.catalogue import configure
+from pcmci.heads.config import ORDERS, order_name
 from pcmci.heads.training.fit import DivergedError, build_model
 from pcmci.heads.training.recipe import Recipe
 from pcmci.heads.training.run import find_failure, find_run, make_runs

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pcmci.errors import PcmciError
 from pcmci.heads.config import ORDERS, STAGES, ModelConfig, TrainConfig, TransportConfig, order_name
+from pcmci.heads.head import loss_function
 from pcmci.heads.method.decoder import Decoder
 from pcmci.heads.method.model import PCMCI
 from pcmci.heads.training import fit as training
@@ -25,7 +26,6 @@ from pcmci.heads.training.fit import (
     build_model,
     fit,
     learning_rate_share,
-    loss_function,
     make_optimiser,
     predict_logits,
 )

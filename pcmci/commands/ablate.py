@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -13,27 +14,33 @@ import typer
 from pcmci.commands.options import (
     AsJson,
     Device,
-    Features,
     Labels,
     Precision,
     Scheduler,
+    SeveralFeatures,
     StoreName,
-    find_store,
-    was_given,
+    find_stores,
 )
 from pcmci.commands.showing import duration, print_json, say_coverage, show_worker
 from pcmci.flags import with_flags
-from pcmci.heads.ablation.grid import parse_grid, parse_orders, parse_seeds
-from pcmci.heads.config import configure, parse_labels, parse_memory, parse_order, parse_taus
-from pcmci.heads.config import settings as run_settings
+from pcmci.heads.ablation.grid import parse_grid, parse_heads, parse_orders, parse_seeds
+from pcmci.heads.catalogue import DEFAULT, HEADS, check_owned, configure, flags, owners
+from pcmci.heads.catalogue import settings as run_settings
+from pcmci.heads.config import parse_labels, parse_memory, parse_order, parse_taus
 
 
-@with_flags({name: entry for name, entry in run_settings().items() if name != "seed"})
+@with_flags({name: entry for name, entry in run_settings().items() if name != "seed"}, flags())
 def ablate(
-    context: typer.Context,
     orders: Annotated[
-        str, typer.Option(help='all (16), paper (11), or some: "none; ich,ici; ici,ich".')
+        str,
+        typer.Option(
+            help='Of the head pcmci: all (16), paper (11), or some: "none; ich,ici; ici,ich".'
+        ),
     ] = "all",
+    heads: Annotated[
+        str,
+        typer.Option(help="all, or some of pcmci heads, as pcmci,mlp; none is pcmci's order none."),
+    ] = DEFAULT,
     seeds: Annotated[str, typer.Option(help="How many, or which: 3,7.")] = "5",
     tau: Annotated[
         str, typer.Option(help="Thresholds of ODD: 0.6, 0.3,0.6 or FIRST:LAST:STEP.")
@@ -49,10 +56,17 @@ def ablate(
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="The order that others are compared with.", show_default="none"),
+        typer.Option(help="The order or head that others are compared with.", show_default="none"),
     ] = None,
     dataset: StoreName = None,
-    features: Features = None,
+    features: SeveralFeatures = None,
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            help="With --dataset: the stores of these video encoders, as timesformer,x3d-m.",
+            show_default=False,
+        ),
+    ] = None,
     labels: Labels = None,
     out: Annotated[Path, typer.Option(help="Where run folders go, and are found.")] = Path("runs"),
     results: Annotated[Path, typer.Option(help="Where tables and page go.")] = Path("ablations"),
@@ -91,38 +105,52 @@ def ablate(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Train many runs from one store, orders x seeds x a grid, and make tables and a page of them.
+    """Train many runs, heads and orders x seeds x a grid, and make tables and a page of them.
 
+    Several stores over the same videos (--features twice, or --encoders) are rows of one table.
     What is there already is not trained again, be it from train-heads or from another sweep. On a
     Dask cluster (--scheduler) store and --out have to lie where its workers see them.
 
     Example: pcmci ablate --dataset coin --orders all --seeds 5 --validation 0.1 --grid lr=1e-3,3e-3
+
+    Example: pcmci ablate --dataset coin --heads pcmci,mlp --orders "none; ich,ici,ivc"
+
+    Example: pcmci ablate --features a.zarr --features b.zarr --orders ich,ici,ivc
     """
-    chosen = {n: value for n, value in settings.items() if was_given(context, n)}
     stages, which, taus = parse_orders(orders), parse_seeds(seeds), parse_taus(tau)
+    chosen_heads, _ = parse_heads(heads)
     values = parse_grid(grid or [])
-    compared = None if reference is None else parse_order(reference)
+    if reference is not None and reference.strip().lower() not in HEADS:
+        parse_order(reference)
     asked = parse_labels(labels) if labels else None
     bytes_ = parse_memory(memory) if memory else None
-    configure((), asked or (), chosen)  # refuse bad values before anything is opened
+    check_owned(settings, chosen_heads)
+    for head in chosen_heads:  # refuse bad values before anything is opened
+        mine = {n: value for n, value in settings.items() if head in (owners(n) or (head,))}
+        configure((), asked or (), mine, head)
     from pcmci.cache.store import open_store
     from pcmci.heads.ablation.ablate import Ablator, trainers_of
 
-    with (
-        open_store(find_store(dataset, features)) as store,
-        trainers_of(scheduler, workers, store, out, device, not as_json) as trainers,
-    ):
-        say_coverage(store)
+    with contextlib.ExitStack() as opening:
+        stores = [
+            opening.enter_context(open_store(path))
+            for path in find_stores(dataset, features, encoders)
+        ]
+        trainers = opening.enter_context(
+            trainers_of(scheduler, workers, stores, out, device, not as_json)
+        )
+        for store in stores:
+            say_coverage(store, named=len(stores) > 1)
         ablator = Ablator(
-            store, stages, which, values, asked, compared, out, device, precision, bytes_,
-            workers, stack, retry_failed, not as_json, chosen, trainers,
+            stores, stages, which, values, asked, reference, out, device, precision, bytes_,
+            workers, stack, retry_failed, not as_json, settings, trainers, heads,
         )  # fmt: skip
         if dry_run:
             _show_preview(ablator.preview(), as_json)
             return
         command = shlex.join(["pcmci", *sys.argv[1:]])
         found = ablator.run(taus, results, resamples, command)
-    workers_did = trainers.workers if trainers is not None else {}
+    workers_did = {name: one for each in trainers or () for name, one in each.workers.items()}
     from pcmci.report.ablation import write_report
     from pcmci.report.table import ablation_table, show
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -38,10 +39,21 @@ Features = Annotated[
         metavar="PATH",
     ),
 ]
+SeveralFeatures = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A store; may be repeated: stores over the same videos are rows of one table.",
+        show_default="the only one under features/",
+        metavar="PATH",
+    ),
+]
 Labels = Annotated[
     str | None,
     typer.Option(help="activity, steps or activity,steps.", show_default="all there are"),
 ]
+
+
+SUFFIXES = (".zarr", ".h5", ".hdf5")
 
 
 def beside_decoding() -> None:
@@ -50,20 +62,59 @@ def beside_decoding() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def find_stores(
+    dataset: str | None, features: list[str] | None, encoders: str | None = None
+) -> list[Place]:
+    """The stores that were meant. encoders: names of video encoders, whose stores of the data set
+    lie under features/. Raises UsageError where that is not clear."""
+    if encoders is None:
+        if not features:
+            return [find_store(dataset, None)]
+        return [find_store(dataset, one) for one in dict.fromkeys(features)]
+    if dataset is None or features:
+        raise UsageError(f"--encoders {encoders}: goes with --dataset, and without --features")
+    there = {path: _video_encoder(path) for path in _under("features", f"{dataset}*")}
+    return [_of_encoder(one.strip(), dataset, there) for one in encoders.split(",")]
+
+
+def _of_encoder(name: str, dataset: str, there: dict[Path, str]) -> Path:
+    """The one store of these with that video encoder, by its name or its family's."""
+    found = [path for path, encoder in there.items() if encoder == name] or [
+        path for path, encoder in there.items() if re.split("[-:]", encoder)[0] == name
+    ]
+    if len(found) == 1:
+        return found[0]
+    have = ", ".join(f"{path} ({encoder})" for path, encoder in there.items()) or "none"
+    which = f"several: {', '.join(map(str, found))}" if found else f"there are {have}"
+    raise UsageError(
+        f"--encoders {name}: no one store of {dataset} under features/ has it, {which}; "
+        f"pcmci extract --dataset {dataset} --video-encoder {name} makes one"
+    )
+
+
+def _video_encoder(path: Path) -> str:
+    from pcmci.cache.store import open_store
+
+    with open_store(path) as store:
+        return store.spec.video.name
+
+
+def _under(folder: str, pattern: str) -> list[Path]:
+    return sorted(path for path in Path(folder).glob(pattern) if path.suffix in SUFFIXES)
+
+
 def find_store(dataset: str | None, features: str | None) -> Place:
     """The store that was meant; raises UsageError where that is not clear."""
     if features is not None:
         if dataset is not None:
             raise UsageError(f"--dataset {dataset} and --features {features}: name one of them")
         return place(features)
-    folder = Path("features")
-    suffixes = (".zarr", ".h5", ".hdf5")
     if dataset is not None:
-        found = [path for s in suffixes if (path := folder / f"{dataset}{s}").exists()]
-        sought = f"{folder}/{dataset}.zarr or .h5"
+        found = [path for s in SUFFIXES if (path := Path(f"features/{dataset}{s}")).exists()]
+        sought = f"features/{dataset}.zarr or .h5"
     else:
-        found = sorted(p for p in folder.glob("*") if p.suffix in suffixes)
-        sought = f"store under {folder}/"
+        found = _under("features", "*")
+        sought = "store under features/"
     if not found:
         raise UsageError(f"no {sought}: run pcmci extract first, or name one: --features")
     if len(found) > 1:
@@ -71,9 +122,3 @@ def find_store(dataset: str | None, features: str | None) -> Place:
     if dataset is None:
         print(f"store: {found[0]}", file=sys.stderr)
     return found[0]
-
-
-def was_given(context: typer.Context, name: str) -> bool:
-    """Whether an option was on the command line, even with its default's value."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"

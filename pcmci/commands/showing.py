@@ -27,7 +27,7 @@ def progress_bar(what: str, unit: str, silent: bool) -> Iterator[Callable[[int, 
         yield advance
 
 
-def say_coverage(store: Any) -> None:
+def say_coverage(store: Any, named: bool = False) -> None:
     from pcmci.cache.schema import Status
 
     counts = store.counts
@@ -36,7 +36,8 @@ def say_coverage(store: Any) -> None:
             f"{counts[s]} {s.name.lower()}" for s in Status if s is not Status.DONE and counts[s]
         )
         print(
-            f"{lost} of {len(store)} videos have no features ({without}); "
+            (f"{store.path}: " if named else "")
+            + f"{lost} of {len(store)} videos have no features ({without}); "
             "where they are to be scored they count as wrong",
             file=sys.stderr,
         )

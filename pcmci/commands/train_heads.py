@@ -18,15 +18,21 @@ from pcmci.commands.options import (
 )
 from pcmci.commands.showing import print_json, say_coverage
 from pcmci.flags import with_flags
-from pcmci.heads.config import configure, parse_labels, parse_memory, parse_order
-from pcmci.heads.config import settings as run_settings
+from pcmci.heads.catalogue import DEFAULT, check_stages, configure, flags
+from pcmci.heads.catalogue import settings as run_settings
+from pcmci.heads.config import parse_labels, parse_memory
 
 
-@with_flags(run_settings())
+@with_flags(run_settings(), flags())
 def train_heads(
     order: Annotated[
-        str, typer.Option(help="Stages in their order, as ich,ici; none for no stage.")
-    ] = "ich,ici,ivc",
+        str | None,
+        typer.Option(
+            help="Stages of the head pcmci in their order, as ich,ici; none for no stage.",
+            show_default="ich,ici,ivc",
+        ),
+    ] = None,
+    head: Annotated[str, typer.Option(help="What is trained; pcmci heads lists them.")] = DEFAULT,
     dataset: StoreName = None,
     features: Features = None,
     labels: Labels = None,
@@ -46,21 +52,23 @@ def train_heads(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Train stages and decoder from a store, score them, and write a run folder.
+    """Train a head from a store, score it, and write a run folder.
 
     Example: pcmci train-heads --dataset coin --order ich,ici --labels activity --seed 1
+
+    Example: pcmci train-heads --dataset coin --head mlp --hidden 1024
     """
-    stages = parse_order(order)
+    stages = check_stages(head, order)
     asked = parse_labels(labels) if labels else None
     bytes_ = parse_memory(memory) if memory else None
-    configure(stages, asked or (), settings)  # refuse bad values before anything is opened
+    configure(stages, asked or (), settings, head)  # refuse bad values before anything is opened
     from pcmci.cache.store import open_store
     from pcmci.heads.training.run import train_heads as run_train
 
     with open_store(find_store(dataset, features)) as store:
         say_coverage(store)
         run = run_train(
-            store, stages, labels=asked, out=out, device=device, precision=precision,
+            store, order, head=head, labels=asked, out=out, device=device, precision=precision,
             memory=bytes_, overwrite=overwrite, progress=not as_json, **settings,
         )  # fmt: skip
     if as_json:
@@ -79,12 +87,10 @@ def _run_facts(run: Any) -> dict[str, Any]:
 
 
 def _show_run(run: Any) -> None:
-    from pcmci.heads.config import order_name
     from pcmci.report.table import heads_table, score_table, show
 
-    order = order_name(tuple(run.config["model"]["order"]))
     data = run.config["store"]["spec"]["dataset"]
     seed = run.config["train"]["seed"]
-    show(score_table(run.metrics, f"{data}, order {order}, seed {seed} (percent)"))
+    show(score_table(run.metrics, f"{data}, {run.described}, seed {seed} (percent)"))
     show(heads_table(run.heads))
     print(f"{'already there: ' if run.reused else ''}{run.path}")

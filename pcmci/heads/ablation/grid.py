@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from pcmci.errors import UsageError
-from pcmci.heads.config import (
-    ORDERS,
-    TrainConfig,
+from pcmci.heads.catalogue import (
+    DEFAULT,
+    HEADS,
+    check_head,
     configure,
-    parse_order,
+    owners,
     setting_name,
     settings,
 )
+from pcmci.heads.config import ORDERS, TrainConfig, parse_order
 
 PAPER_ORDERS: tuple[tuple[str, ...], ...] = (
     (),
@@ -59,6 +61,22 @@ def parse_orders(text: str) -> tuple[tuple[str, ...], ...]:
         right = 'use all, paper or orders as "ich,ici;ici,ich"'
         raise UsageError(str(error).replace("--order ", "--orders ") + f"; {right}") from None
     return check_orders(orders)
+
+
+def parse_heads(text: str) -> tuple[tuple[str, ...], bool]:
+    """`all`, or heads as `pcmci,mlp`; and whether `none` is among them, which is `pcmci` without
+    stages. Raises UsageError for an unknown head, and for one that is there twice."""
+    names = [part.strip().lower() for part in text.split(",")]
+    if names == ["all"]:
+        return tuple(HEADS), False
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--heads {text!r}: {name} is there twice")
+    heads = dict.fromkeys(DEFAULT if name == "none" else name for name in names)
+    try:
+        return tuple(check_head(name) for name in heads), "none" in names
+    except UsageError as error:
+        raise UsageError(str(error).replace("--head ", "--heads ")) from None
 
 
 def check_orders(orders: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
@@ -108,7 +126,7 @@ def parse_grid(texts: Sequence[str]) -> Grid:
             raise UsageError(f"--grid {text!r}: {key} is there twice; give all its values at once")
         known = settings()
         if key not in known:
-            configure((), (), {key: None})  # says so, with the nearest known one
+            owners(key)  # says so, with the nearest known one
         grid[key] = tuple(_value(known[key][1], text, part.strip()) for part in values.split(","))
     return check_grid(grid)
 
@@ -124,8 +142,9 @@ def check_grid(grid: Grid) -> Grid:
             )
         if not values or len(set(values)) != len(values):
             raise UsageError(f"--grid {key}: {'a value is repeated' if values else 'no values'}")
+        head = next(iter(owners(key)), DEFAULT)
         for value in values:
-            configure((), (), {key: value})
+            configure((), (), {key: value}, head)
     return grid
 
 
@@ -135,8 +154,14 @@ def is_tried(name: str) -> bool:
     return settings()[name][0] is TrainConfig
 
 
-def matters(name: str, order: tuple[str, ...]) -> bool:
-    """Whether a setting can change anything in an order of stages."""
+def matters(name: str, order: tuple[str, ...], head: str = DEFAULT) -> bool:
+    """Whether a setting can change anything in a head, with an order of stages where it has such.
+
+    Raises UsageError for an unknown one.
+    """
+    owning = owners(name)
+    if owning and head not in owning:
+        return False
     for beginning, stages in MATTERS_WITH.items():
         if name.startswith(beginning):
             return any(stage in order for stage in stages)

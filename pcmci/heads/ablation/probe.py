@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pcmci.cache.store import Store
-from pcmci.heads.method.model import PCMCI
+from pcmci.heads.head import Head
 from pcmci.heads.training.features import Batch
-from pcmci.heads.training.fit import build_model, fit_together, loss_function
+from pcmci.heads.training.fit import build_model, fit_together
 from pcmci.heads.training.recipe import Recipe
 
 STEPS = 3
@@ -59,7 +59,7 @@ def seconds_of_a_step(
     """Of one step of a stack of runs. labels: `activity` or `steps`."""
     size = recipes[0].train.batch_size
     models = [_model(store, recipe, labels) for recipe in recipes]
-    features = _MadeUpFeatures(store, labels, models[0].wants_weights, device)
+    features = _MadeUpFeatures(store, labels, _wants_weights(recipes[0]), device)
     targets = _targets(store, labels, size, device)
     configs = [dataclasses.replace(recipe.train, epochs=1) for recipe in recipes]
 
@@ -78,7 +78,7 @@ def bytes_of_a_run(store: Store, recipe: Recipe, labels: str) -> int:
     size = recipe.train.batch_size
     model = _model(store, recipe, labels).train()
     device = torch.device("cpu")
-    inputs = _MadeUpFeatures(store, labels, model.wants_weights, device).draw(size)
+    inputs = _MadeUpFeatures(store, labels, _wants_weights(recipe), device).draw(size)
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -87,15 +87,19 @@ def bytes_of_a_run(store: Store, recipe: Recipe, labels: str) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        masks = model.decoder.draw_dropout(size, torch.Generator())
-        loss_function(model(*inputs, masks), _targets(store, labels, size, device))
+        opinions = model.opinions(*inputs, model.draw(size, torch.Generator()))
+        model.loss(opinions, _targets(store, labels, size, device))
     states = STATES * sum(p.numel() * p.element_size() for p in model.parameters())
     return states + BACKWARD * sum(kept.values())
 
 
-def _model(store: Store, recipe: Recipe, labels: str) -> PCMCI:
+def _wants_weights(recipe: Recipe) -> bool:
+    return recipe.model.frozen_transport is not None
+
+
+def _model(store: Store, recipe: Recipe, labels: str) -> Head:
     text = store.text(labels)
-    return build_model(recipe.model, text, store.spec.video.width, recipe.train.seed)
+    return build_model(recipe.model, text, store.spec.video.width, recipe.train.seed, labels)
 
 
 def _targets(store: Store, labels: str, size: int, device: torch.device) -> Tensor:

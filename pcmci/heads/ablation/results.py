@@ -23,7 +23,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from pcmci.heads.ablation.sweep import Settings, Sweep, Trial, Variant, shown
-from pcmci.heads.config import STAGES, order_name, settings
+from pcmci.heads.catalogue import head_settings, train_settings
+from pcmci.heads.config import STAGES
 from pcmci.heads.scoring.bootstrap import SCORES, differences
 from pcmci.heads.scoring.metrics import TAU as HEADLINE_TAU
 from pcmci.heads.scoring.metrics import (
@@ -168,7 +169,8 @@ def _result(
     order = trial.variant.order
     row: Row = {
         "variant": trial.variant.name,
-        "order": order_name(order),
+        "head": trial.variant.head,
+        "order": trial.variant.order_name,
         **{stage: order.index(stage) + 1 if stage in order else None for stage in STAGES},
         "seed": trial.seed,
         "tried": trial.tried_name,
@@ -215,11 +217,13 @@ MACHINE = ("device", "precision", "threads", "stack", "torch", "pcmci", "commit"
 
 
 def _settings(trial: Trial) -> Row:
+    """By name: of the training, and of the head as it calls them."""
     recipe = trial.recipe
     values = {}
-    for name, (config, entry) in settings().items():
-        holder = {type(x): x for x in (recipe.model, recipe.train, recipe.model.transport)}[config]
-        values[name] = getattr(holder, entry.name)
+    transport = getattr(recipe.model, "transport", None)
+    holders = {type(x): x for x in (recipe.model, recipe.train, transport)}
+    for name, (config, entry) in (head_settings(recipe.head) | train_settings()).items():
+        values[name] = getattr(holders[config], entry.name)
     return {name: value for name, value in values.items() if name != "seed"}
 
 
@@ -249,7 +253,9 @@ def _summary(
                 yield {
                     "dataset": dataset,
                     "variant": variant.name,
-                    "order": order_name(variant.order),
+                    "head": variant.head,
+                    "order": variant.order_name,
+                    "at": variant.store,
                     "settings": shown(variant.settings),
                     "score": name,
                     "split": split,

@@ -1,8 +1,8 @@
 """What a sweep is: its runs, and what is compared with what.
 
-A *variant* is a row of the tables: an order of stages and the settings of the model. Of each, the
-settings of the training (rates and the like) are *tried*, all the same ones for all variants, and
-validation chooses. Every choice is run with every seed.
+A *variant* is a row of the tables: a head, its order of stages where it has such, and its settings.
+Of each, the settings of the training (rates and the like) are *tried*, all the same ones for all
+variants, and validation chooses. Every choice is run with every seed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 from pcmci.cache.store import Store
 from pcmci.errors import UsageError
 from pcmci.heads.ablation.grid import Grid, check_seeds, is_tried, matters
-from pcmci.heads.config import configure, order_name, setting_name
+from pcmci.heads.catalogue import DEFAULT, check_owned, configure, owners, setting_name
+from pcmci.heads.config import order_name
 from pcmci.heads.training.recipe import Recipe
 
 Settings = tuple[tuple[str, Any], ...]
@@ -28,17 +29,32 @@ def shown(settings: Settings) -> str:
     return " ".join(f"{name}={value}" for name, value in settings)
 
 
+def model_name(head: str, order: tuple[str, ...]) -> str:
+    """`ich,ici`, `none` or `mlp`: the order where the head has such, else the head."""
+    return order_name(order) if head == DEFAULT else head
+
+
 @dataclass(frozen=True)
 class Variant:
-    """order: the stages. settings: of the model, where the grid has several."""
+    """order: the stages. settings: of the head, where the grid has several. head: its name.
+    store: which of several stores, "" where there is one."""
 
     order: tuple[str, ...]
     settings: Settings = ()
+    head: str = DEFAULT
+    store: str = ""
+
+    @property
+    def order_name(self) -> str:
+        """`ich,ici`, `none`, or nothing for a head that has no stages."""
+        return order_name(self.order) if self.head == DEFAULT else ""
 
     @property
     def name(self) -> str:
-        """`ich,ici` or `ich,ici relations=4`."""
-        return " ".join(filter(None, [order_name(self.order), shown(self.settings)]))
+        """`ich,ici`, `ich,ici relations=4`, `mlp`, `ich,ici @ x3d-m`."""
+        model = model_name(self.head, self.order)
+        at = f"@ {self.store}" if self.store else ""
+        return " ".join(filter(None, [model, shown(self.settings), at]))
 
 
 @dataclass(frozen=True)
@@ -76,22 +92,35 @@ class Sweep:
         return tuple(dict.fromkeys(trial.tried for trial in self.trials))
 
 
+Model = tuple[str, tuple[str, ...]]
+"""A head, and its order of stages where it has such."""
+
+
+def models_of(heads: Sequence[str], orders: Sequence[tuple[str, ...]]) -> tuple[Model, ...]:
+    """Every head; that which has stages with every order."""
+    return tuple(
+        (head, order) for head in heads for order in (orders if head == DEFAULT else ((),))
+    )
+
+
 def plan_sweep(
-    orders: Sequence[tuple[str, ...]],
+    models: Sequence[Model],
     seeds: Sequence[int],
     grid: Grid,
     labels: tuple[str, ...],
     values: Mapping[str, Any],
     *,
-    reference: tuple[str, ...] | None,
+    reference: Model | None,
     precision: str,
     device: str,
     has_validation: bool,
+    store: str = "",
 ) -> Sweep:
-    """values: settings that are the same everywhere. reference: an order, by default the one
-    without stages, else the first. has_validation: whether the data set has a val split.
+    """values: settings that are the same everywhere, as far as a head has them. reference: by
+    default the model without stages, else the first. has_validation: whether the data set has a
+    val split. store: its name among several.
 
-    Raises UsageError for settings, for a reference that is not among the orders, and where there
+    Raises UsageError for settings, for a reference that is not among the models, and where there
     is something to choose and no validation to choose by.
     """
     check_seeds(tuple(seeds))
@@ -100,7 +129,8 @@ def plan_sweep(
     twice = sorted(set(grid) & {setting_name(name) for name in values})
     if twice:
         raise UsageError(f"{twice[0]} is both in --grid and a setting of all runs: leave one out")
-    models = {name: chosen for name, chosen in grid.items() if not is_tried(name)}
+    check_owned({**values, **grid}, tuple(dict.fromkeys(head for head, _ in models)))
+    of_heads = {name: chosen for name, chosen in grid.items() if not is_tried(name)}
     tried = {name: chosen for name, chosen in grid.items() if is_tried(name)}
     several = [name for name, chosen in tried.items() if len(chosen) > 1]
     if several and not has_validation and not values.get("validation", 0):
@@ -109,20 +139,22 @@ def plan_sweep(
             "set a share of the training videos aside with --validation 0.1"
         )
     trials = []
-    for order in orders:
-        for settings in _different(order, models):
+    for head, order in models:
+        own = {name: value for name, value in values.items() if head in (owners(name) or (head,))}
+        for settings in _different(head, order, of_heads):
             for choice in _combinations(tried):
                 for seed in seeds:
-                    chosen = {**values, **dict(settings), **dict(choice), "seed": seed}
-                    model, train = configure(order, labels, chosen)
+                    chosen = {**own, **dict(settings), **dict(choice), "seed": seed}
+                    model, train = configure(order, labels, chosen, head)
                     recipe = Recipe(model, train, precision, device)
-                    trials.append(Trial(Variant(order, settings), choice, seed, recipe))
+                    variant = Variant(order, settings, head, store)
+                    trials.append(Trial(variant, choice, seed, recipe))
     if reference is None:
-        reference = () if () in orders else orders[0]
-    compared = [trial.variant for trial in trials if trial.variant.order == reference]
+        reference = (DEFAULT, ()) if (DEFAULT, ()) in models else models[0]
+    compared = [t.variant for t in trials if (t.variant.head, t.variant.order) == reference]
     if not compared:
-        there = "; ".join(order_name(order) for order in orders)
-        raise UsageError(f"--reference {order_name(reference)} is not among the orders: {there}")
+        there = "; ".join(model_name(*model) for model in models)
+        raise UsageError(f"--reference {model_name(*reference)} is not among the rows: {there}")
     return Sweep(tuple(trials), compared[0], tuple(seeds), labels)
 
 
@@ -148,6 +180,8 @@ def _combinations(grid: Grid) -> list[Settings]:
     return [tuple(zip(grid, chosen, strict=True)) for chosen in product(*grid.values())]
 
 
-def _different(order: tuple[str, ...], models: Grid) -> list[Settings]:
-    """The combinations that matter for an order: without ich, no lambda makes a difference."""
-    return _combinations({name: chosen for name, chosen in models.items() if matters(name, order)})
+def _different(head: str, order: tuple[str, ...], grid: Grid) -> list[Settings]:
+    """The combinations that matter for a model: without ich, no lambda makes a difference."""
+    return _combinations(
+        {name: chosen for name, chosen in grid.items() if matters(name, order, head)}
+    )

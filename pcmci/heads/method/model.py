@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pcmci.heads.config import ModelConfig
+from pcmci.heads.config import ModelConfig, ich_is_frozen
+from pcmci.heads.head import Draws, Head
 from pcmci.heads.method.decoder import Decoder
 from pcmci.heads.method.ich import ICH
 from pcmci.heads.method.ici import ICI
 from pcmci.heads.method.ivc import IVC
 from pcmci.heads.method.streams import Streams
-from pcmci.heads.method.transport import alignment
+from pcmci.heads.method.transport import MARGINAL_ERROR, alignment
 
 StageMaker = Callable[[int, int, ModelConfig], nn.Module]
-
-
-def ich_is_frozen(config: ModelConfig) -> bool:
-    """Whether the S~ of ICH depends on frozen embeddings alone.
-
-    It does unless ici, the other stage that rewrites the text, comes before it and S is asked of
-    the text stream. (ivc before ich rewrites only the video: S does not see it.)
-    """
-    before = config.order[: config.order.index("ich")] if "ich" in config.order else ()
-    return "ici" not in before or config.transport.source == "frozen"
-
 
 STAGE_MAKERS: dict[str, StageMaker] = {
     "ich": lambda width, n, config: ICH(width, n, config, frozen=ich_is_frozen(config)),
@@ -35,21 +26,18 @@ STAGE_MAKERS: dict[str, StageMaker] = {
 }
 
 
-class PCMCI(nn.Module):
+class PCMCI(Head):
     """Frozen embeddings of a batch of videos to one logit a label.
 
-    text: [N, D] frozen embeddings of the label prompts; kept in the model's state, so that a
-    trained model needs no store. video_width: Dv, of the video encoder's tokens.
+    text: [N, D] frozen embeddings of the label prompts. video_width: Dv, of the video encoder's
+    tokens.
     Raises UsageError where `relations` or `decoder_heads` do not divide D.
     """
 
-    text: Tensor
-
     def __init__(self, config: ModelConfig, text: Tensor, video_width: int) -> None:
-        super().__init__()
+        super().__init__(text)
         n_labels, width = text.shape
         self.config = config
-        self.register_buffer("text", text.clone())
         norm = nn.LayerNorm if config.norm else (lambda _: nn.Identity())
         self.text_in = norm(width)
         self.video_in = nn.Sequential(nn.Linear(video_width, width), norm(width))
@@ -74,17 +62,16 @@ class PCMCI(nn.Module):
     @property
     def wants_weights(self) -> bool:
         """Whether `forward` uses S~ of the frozen embeddings (it is computed if not given)."""
-        return "ich" in self.config.order and ich_is_frozen(self.config)
+        return self.config.frozen_transport is not None
 
     def forward(
         self,
         vlm: Tensor,
         video: Tensor,
         weights: Tensor | None = None,
-        dropout: Tensor | None = None,
+        draws: Draws | None = None,
     ) -> Tensor:
-        """vlm: V^P [B, L, D]. video: V [B, Lv, Dv]. weights: S~ [B, N, L] of the frozen
-        embeddings. dropout: see `Decoder.draw_dropout`. Returns logits [B, N]."""
+        """Logits [B, N]. See `Head.forward`."""
         if self.wants_weights and weights is None:
             weights, _ = alignment(self.text[None], vlm, self.config.transport, exact=True)
         tokens = self.video_in(video)
@@ -101,8 +88,15 @@ class PCMCI(nn.Module):
             other = tokens if "ivc" in self.config.order else streams.frames
             assert other is not None  # `uses_frames` says so
             attended = torch.cat([attended, other], dim=1)
-        return self.decoder(streams.text, attended, dropout)
+        return self.decoder(streams.text, attended, (draws or {}).get("dropout"))
 
-    def trained_parameters(self) -> int:
-        """How many numbers training changes."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+    def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+        mask = self.decoder.draw_dropout(batch, generator)
+        return {} if mask is None else {"dropout": mask}
+
+    def facts(self) -> dict[str, Any]:
+        """Where transport is learned, the worst marginal error of any plan in training."""
+        ich = dict(self.stages.items()).get("ich")
+        if isinstance(ich, ICH) and not ich.frozen:
+            return {MARGINAL_ERROR: float(ich.marginal_error)}
+        return {}

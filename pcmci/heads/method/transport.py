@@ -14,6 +14,10 @@ from torch import Tensor
 from pcmci.heads.config import TransportConfig
 from pcmci.heads.method.vmap_rules import run_by_run, with_rule
 
+MARGINAL_ERROR = "transport marginal error"
+"""The worst of all plans of a run, relative: what a run's metrics.json calls it."""
+
+
 STEP_TOLERANCE = 1e-4
 """Plans inside a training step, in float32, are solved to this relative marginal error."""
 

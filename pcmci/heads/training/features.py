@@ -8,7 +8,7 @@ video once an epoch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +17,8 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
+
+from pcmci.cache.schema import FEATURES
 
 if TYPE_CHECKING:
     from pcmci.cache.store import Store
@@ -28,12 +30,20 @@ WEIGHTS = "weights"
 @dataclass(frozen=True)
 class Batch:
     """rows: [B] rows of the store. vlm: [B, L, D]. video: [B, Lv, Dv]. weights: [B, N, L] or None.
-    All but the rows are float32 on the device. Of S runs: [S, ...] everything."""
+    All but the rows are float32 on the device; features that were not asked for are empty, [B, 0].
+    Of S runs: [S, ...] everything."""
 
     rows: np.ndarray
     vlm: Tensor
     video: Tensor
-    weights: Tensor | None
+    weights: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: np.ndarray, arrays: Mapping[str, Tensor]) -> Batch:
+        """arrays: by name, as they were asked for."""
+        nothing = next(iter(arrays.values())).new_empty((*rows.shape, 0))
+        vlm, video = (arrays.get(name, nothing) for name in FEATURES)
+        return cls(rows, vlm, video, arrays.get(WEIGHTS))
 
 
 class Features(Protocol):
@@ -56,14 +66,16 @@ def open_features(
     device: torch.device,
     memory: int | None = None,
     readers: int = 1,
+    wanted: Sequence[str] = FEATURES,
 ) -> Features:
     """Resident where the rows fit into `memory` bytes (default: what the device has to spare),
     streamed otherwise.
 
     rows: [m] the rows that will ever be asked for. weights: [n, views, N, L] S~, or None.
-    readers: runs that read at the same time; a streamed one has a buffer of its own.
+    readers: runs that read at the same time; a streamed one has a buffer of its own. wanted: which
+    of the store's features.
     """
-    arrays: dict[str, _Source] = {name: _StoreArray(store, name) for name in ("vlm", "video")}
+    arrays: dict[str, _Source] = {name: _StoreArray(store, name) for name in wanted}
     if weights is not None:
         arrays[WEIGHTS] = _MemoryArray(weights)
     needed = sum(len(rows) * array.row_bytes for array in arrays.values())
@@ -103,7 +115,7 @@ class ResidentFeatures:
         self._arrays = {
             name: torch.from_numpy(array.read(rows)).to(device) for name, array in arrays.items()
         }
-        self._views = self._arrays["vlm"].shape[1]
+        self._views = next(iter(self._arrays.values())).shape[1]
 
     def batches(
         self, rows: np.ndarray, batch_size: int, rng: np.random.Generator | None = None
@@ -127,7 +139,7 @@ class ResidentFeatures:
             part = (..., slice(start, start + batch_size))
             at = places[part], on_device[part]
             arrays = {name: array[at].float() for name, array in self._arrays.items()}
-            yield Batch(order[part], arrays["vlm"], arrays["video"], arrays.get(WEIGHTS))
+            yield Batch.of(order[part], arrays)
 
 
 class StreamedFeatures:
@@ -143,7 +155,7 @@ class StreamedFeatures:
         self._arrays = arrays
         self._device = device
         self._chunk_rows = chunk_rows
-        self._views = arrays["vlm"].views
+        self._views = next(iter(arrays.values())).views
         row_bytes = sum(array.row_bytes for array in arrays.values())
         self._chunks_a_buffer = max(1, memory // (4 * chunk_rows * row_bytes))
 
@@ -198,7 +210,7 @@ class StreamedFeatures:
             tensor = torch.from_numpy(taken[name])
             tensor = tensor.pin_memory() if pin else tensor
             arrays[name] = tensor.to(self._device, non_blocking=pin).float()
-        return Batch(taken["rows"], arrays["vlm"], arrays["video"], arrays.get(WEIGHTS))
+        return Batch.of(taken["rows"], arrays)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcmci.device import autocast, keep_freed_memory
 from pcmci.errors import PcmciError
-from pcmci.heads.config import ModelConfig, TrainConfig
-from pcmci.heads.method.model import PCMCI
+from pcmci.heads.catalogue import HEADS, head_name
+from pcmci.heads.config import TrainConfig
+from pcmci.heads.head import Head
+from pcmci.heads.settings import HeadConfig
 from pcmci.heads.training.features import Features, batches_of_runs
 from pcmci.heads.training.stack import Stack
 
@@ -40,7 +41,7 @@ class History:
     """What happened, by epoch (counted from 1).
 
     loss: mean training loss an epoch. looks: epoch -> split -> headline score.
-    chosen: the epoch whose weights the model has at the end.
+    chosen: the epoch whose weights the model has at the end, 0 where there was nothing to train.
     diverged: why the run came to nothing.
     """
 
@@ -60,21 +61,19 @@ def random_stream(seed: int, purpose: int) -> int:
     return int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0])
 
 
-def build_model(config: ModelConfig, text: np.ndarray, video_width: int, seed: int) -> PCMCI:
-    """A fresh model on the CPU. text: [N, D]. The same seed gives the same weights everywhere; the
-    global random numbers are left as they were."""
+def build_model(
+    config: HeadConfig, text: np.ndarray, video_width: int, seed: int, labels: str = "activity"
+) -> Head:
+    """A fresh head on the CPU. text: [N, D]. labels: the label set that it is to learn. The same
+    seed gives the same weights everywhere; the global random numbers are left as they were."""
     with torch.random.fork_rng(devices=[]):
         # `torch.manual_seed` would also seed every GPU, and leave it so.
         torch.default_generator.manual_seed(random_stream(seed, INITIALISATION))
-        return PCMCI(config, torch.from_numpy(text), video_width)
-
-
-def loss_function(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy for one label a video (target [B] int), the mean of the binary cross-entropies
-    for several (target [B, N] float). logits: [B, N]."""
-    if target.dim() == 1:
-        return F.cross_entropy(logits, target)
-    return F.binary_cross_entropy_with_logits(logits, target)
+        # Type checkers do not know a head's own constructor; `Head` says what it takes.
+        make: Callable[..., Head] = HEADS[head_name(config)].module
+        head = make(config, torch.from_numpy(text), video_width)
+    head.labels = labels
+    return head
 
 
 def learning_rate_share(step: int, steps: int, warmup: float) -> float:
@@ -93,7 +92,7 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def fit(
-    model: PCMCI,
+    model: Head,
     features: Features,
     rows: np.ndarray,
     targets: Tensor,
@@ -121,7 +120,7 @@ def fit(
 
 
 def fit_together(
-    models: Sequence[PCMCI],
+    models: Sequence[Head],
     features: Features,
     rows: np.ndarray,
     targets: Tensor,
@@ -149,7 +148,7 @@ def fit_together(
         for optimiser, config in zip(optimisers, configs, strict=True)
     ]
     rngs = [np.random.default_rng([config.seed, ORDER]) for config in configs]
-    dropouts = [
+    generators = [
         torch.Generator(device).manual_seed(random_stream(config.seed, DROPOUT))
         for config in configs
     ]
@@ -162,11 +161,11 @@ def fit_together(
         for batch in batches_of_runs(features, rows, first.batch_size, rngs):
             target = targets[_indices(batch.rows, device)]
             size = batch.rows.shape[1]
-            masks = _masks(models, size, dropouts)
+            draws = _draws(models, size, generators)
             with autocast(device, precision):
-                logits = stack.logits(batch.vlm, batch.video, batch.weights, masks)
-            each = zip(logits.float(), target, strict=True)
-            losses = torch.stack([loss_function(*run) for run in each])
+                opinions = stack.opinions(batch.vlm, batch.video, batch.weights, draws)
+            each = zip(models, opinions.float(), target, strict=True)
+            losses = torch.stack([model.loss(*run) for model, *run in each])
             stack.backward(losses)
             for model, config, optimiser, schedule in zip(
                 models, configs, optimisers, schedules, strict=True
@@ -210,6 +209,13 @@ def fit_together(
     return histories
 
 
+def fit_nothing(models: Sequence[Head], device: torch.device) -> list[History]:
+    """Heads without anything to train, where they are asked."""
+    for model in models:
+        model.to(device).eval()
+    return [History() for _ in models]
+
+
 def _schedule(config: TrainConfig, steps_an_epoch: int) -> Callable[[int], float]:
     steps = config.epochs * steps_an_epoch
     return lambda step: learning_rate_share(step, steps, config.warmup)
@@ -223,20 +229,17 @@ def _indices(rows: np.ndarray, device: torch.device) -> Tensor:
     return indices.to(device, non_blocking=True)
 
 
-def _masks(
-    models: Sequence[PCMCI], batch: int, generators: Sequence[torch.Generator]
-) -> Tensor | None:
-    """[S, 2, B, N, D] dropout masks, each run's from its own generator; None without dropout."""
-    drawn = [
-        model.decoder.draw_dropout(batch, generator)
-        for model, generator in zip(models, generators, strict=True)
-    ]
-    masks = [mask for mask in drawn if mask is not None]
-    return torch.stack(masks) if masks else None
+def _draws(
+    models: Sequence[Head], batch: int, generators: Sequence[torch.Generator]
+) -> dict[str, Tensor]:
+    """[S, ...] what each run's step draws, from its own generator."""
+    each = zip(models, generators, strict=True)
+    drawn = [model.draw(batch, generator) for model, generator in each]
+    return {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
 
 
 def predict_logits(
-    model: PCMCI, features: Features, rows: np.ndarray, batch_size: int, precision: str = "fp32"
+    model: Head, features: Features, rows: np.ndarray, batch_size: int, precision: str = "fp32"
 ) -> np.ndarray:
     """[m, N] float32 logits of the rows asked for, from view 0. Raises NotFiniteError for a logit
     that is not finite: it would be ranked as if it were."""

@@ -22,8 +22,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pcmci.cache.store import Store
 from pcmci.errors import PcmciError
-from pcmci.heads.method.ich import ICH
-from pcmci.heads.method.model import PCMCI, ich_is_frozen
+from pcmci.heads.catalogue import HEADS
+from pcmci.heads.head import Head
+from pcmci.heads.method.transport import MARGINAL_ERROR
 from pcmci.heads.scoring.metrics import coprediction
 from pcmci.heads.scoring.predictions import LabelPredictions, Predictions
 from pcmci.heads.scoring.scores import score, score_split, sigmoid, softmax
@@ -32,15 +33,13 @@ from pcmci.heads.training.fit import (
     DivergedError,
     History,
     build_model,
+    fit_nothing,
     fit_together,
     predict_logits,
 )
 from pcmci.heads.training.frozen import frozen_weights
 from pcmci.heads.training.recipe import Recipe
 from pcmci.heads.training.splits import training_splits
-
-MARGINAL_ERROR = "transport marginal error"
-"""The worst of all plans of a run, relative."""
 
 HEADLINE = {"activity": "Acc", "steps": "mAP"}
 """The score that validation chooses by."""
@@ -56,6 +55,22 @@ class _Found:
     predictions: dict[str, LabelPredictions] = field(default_factory=dict)
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What there is to learn of one label set.
+
+    train, readable: rows to train on, and rows to score that have features. targets: by row, on
+    the device. facts: what is known before any training.
+    """
+
+    labels: str
+    train: np.ndarray
+    readable: np.ndarray
+    features: Features
+    targets: torch.Tensor
+    facts: dict[str, Any]
 
 
 class Learner:
@@ -82,7 +97,7 @@ class Learner:
         self.store, self.recipes = store, recipes
         self.device, self.memory, self.spare = device, memory, spare
         self.progress, self.on_epoch = progress, on_epoch
-        self.config, self.model_config = recipes[0].train, recipes[0].model
+        self.config = recipes[0].train
         self.precision = recipes[0].precision
         self.splits = training_splits(
             np.array(store.splits), np.array(store.groups), store.activity, self.config.validation
@@ -132,77 +147,103 @@ class Learner:
     def _learn(
         self, labels: str, runs: list[int], found: list[_Found], boards: list[SummaryWriter]
     ) -> list[DivergedError | None]:
+        """One label set of the runs that are still alive, into `found`."""
         began = time.perf_counter()
-        store, config = self.store, self.config
-        target = store.activity if labels == "activity" else store.steps
-        train = np.flatnonzero((self.splits == "train") & self.done & self._labelled(labels))
-        readable = self.scored[self.done[self.scored]]
-        if len(train) == 0:
-            raise PcmciError(f"no training video with features has {labels} labels")
-        facts: dict[str, Any] = {}
-        weights = None
-        if "ich" in self.model_config.order and ich_is_frozen(self.model_config):
-            frozen = frozen_weights(
-                store, labels, self.model_config.transport, self.device, self.progress, self.spare
-            )
-            weights = frozen.weights
-            facts[MARGINAL_ERROR] = frozen.marginal_error
-        features = open_features(
-            store, np.concatenate([train, readable]), weights, self.device, self.memory,
-            readers=len(runs),
-        )  # fmt: skip
+        task = self._task(labels, len(runs))
         recipes = [self.recipes[run] for run in runs]
-        models = [
-            build_model(r.model, store.text(labels), store.spec.video.width, r.train.seed)
-            for r in recipes
-        ]
-        dtype = torch.int64 if labels == "activity" else torch.float32
-        targets = torch.from_numpy(np.asarray(target)).to(self.device, dtype)
-
-        def predict(k: int) -> np.ndarray:
-            logits = np.full((len(store), len(store.spec.labels(labels))), -np.inf, np.float32)
-            logits[readable] = predict_logits(
-                models[k], features, readable, config.batch_size, self.precision
-            )
-            return logits[self.scored]
-
-        latest: dict[int, tuple[int, np.ndarray]] = {}
-
-        def look(epoch: int, k: int) -> dict[str, float]:
-            latest[k] = epoch, predict(k)
-            return self._headlines(labels, latest[k][1])
-
-        def on_epoch(epoch: int, losses: list[float]) -> None:
-            for run, loss in zip(runs, losses, strict=True):
-                boards[run].add_scalar(f"{labels}/loss", loss, epoch)
-            self.on_epoch(labels, epoch, losses)
-
-        histories = fit_together(
-            models, features, train, targets, [recipe.train for recipe in recipes],
-            precision=self.precision, look=look, on_epoch=on_epoch,
-        )  # fmt: skip
+        models = [self._build(recipe, labels) for recipe in recipes]
+        if any(model.trained_parameters() for model in models):
+            histories, latest = self._fit(task, recipes, models, [boards[run] for run in runs])
+        else:
+            histories, latest = fit_nothing(models, self.device), {}
         for k, (run, model, history) in enumerate(zip(runs, models, histories, strict=True)):
             if history.diverged:
                 continue
-            for epoch, seen in history.looks.items():
-                for split, value in seen.items():
-                    boards[run].add_scalar(f"{labels}/{HEADLINE[labels]} {split}", value, epoch)
-            info = facts | self._facts(labels, model, features, history, len(train))
-            ich = dict(model.stages.items()).get("ich")
-            if isinstance(ich, ICH) and not ich.frozen:
-                info[MARGINAL_ERROR] = float(ich.marginal_error)
             chosen_last = k in latest and latest[k][0] == history.chosen
-            logits = latest[k][1] if chosen_last else predict(k)
-            found[run].predictions[labels] = self._label_predictions(labels, logits)
-            found[run].heads[labels] = info
-            for name, tensor in model.state_dict().items():
-                # a copy: in a stack these are parts of larger tensors
-                found[run].tensors[f"{labels}.{name}"] = tensor.cpu().clone()
+            logits = latest[k][1] if chosen_last else self._predict(task, model)
+            self._keep(task, model, history, logits, found[run])
+            _show_looks(boards[run], labels, history)
         seconds = (time.perf_counter() - began) / len(runs)
         for run, history in zip(runs, histories, strict=True):
             if not history.diverged:
                 found[run].heads[labels]["seconds"] = seconds
         return [history.diverged for history in histories]
+
+    def _task(self, labels: str, runs: int) -> _Task:
+        """What a label set asks of so many runs. Raises PcmciError where nothing can be learned."""
+        store = self.store
+        train = np.flatnonzero((self.splits == "train") & self.done & self._labelled(labels))
+        readable = self.scored[self.done[self.scored]]
+        if len(train) == 0:
+            raise PcmciError(f"no training video with features has {labels} labels")
+        weights, facts = self._weights(labels)
+        features = open_features(
+            store, np.concatenate([train, readable]), weights, self.device, self.memory,
+            readers=runs, wanted=HEADS[self.recipes[0].head].module.wants,
+        )  # fmt: skip
+        target = store.activity if labels == "activity" else store.steps
+        dtype = torch.int64 if labels == "activity" else torch.float32
+        targets = torch.from_numpy(np.asarray(target)).to(self.device, dtype)
+        return _Task(labels, train, readable, features, targets, facts)
+
+    def _weights(self, labels: str) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """S~ of the frozen embeddings, where the heads want it, and what is known of it."""
+        transport = self.recipes[0].model.frozen_transport
+        if transport is None:
+            return None, {}
+        frozen = frozen_weights(
+            self.store, labels, transport, self.device, self.progress, self.spare
+        )
+        return frozen.weights, {MARGINAL_ERROR: frozen.marginal_error}
+
+    def _build(self, recipe: Recipe, labels: str) -> Head:
+        text, width = self.store.text(labels), self.store.spec.video.width
+        return build_model(recipe.model, text, width, recipe.train.seed, labels)
+
+    def _fit(
+        self,
+        task: _Task,
+        recipes: Sequence[Recipe],
+        models: Sequence[Head],
+        boards: Sequence[SummaryWriter],
+    ) -> tuple[list[History], dict[int, tuple[int, np.ndarray]]]:
+        """Train; beside what happened, of each run the epoch and the logits of its last look."""
+        latest: dict[int, tuple[int, np.ndarray]] = {}
+
+        def look(epoch: int, k: int) -> dict[str, float]:
+            latest[k] = epoch, self._predict(task, models[k])
+            return self._headlines(task.labels, latest[k][1])
+
+        def on_epoch(epoch: int, losses: list[float]) -> None:
+            for board, loss in zip(boards, losses, strict=True):
+                board.add_scalar(f"{task.labels}/loss", loss, epoch)
+            self.on_epoch(task.labels, epoch, losses)
+
+        histories = fit_together(
+            models, task.features, task.train, task.targets, [recipe.train for recipe in recipes],
+            precision=self.precision, look=look, on_epoch=on_epoch,
+        )  # fmt: skip
+        return histories, latest
+
+    def _predict(self, task: _Task, model: Head) -> np.ndarray:
+        """[scored, N] logits; minus infinity where a video has no features."""
+        names = self.store.spec.labels(task.labels)
+        logits = np.full((len(self.store), len(names)), -np.inf, np.float32)
+        logits[task.readable] = predict_logits(
+            model, task.features, task.readable, self.config.batch_size, self.precision
+        )
+        return logits[self.scored]
+
+    def _keep(
+        self, task: _Task, model: Head, history: History, logits: np.ndarray, found: _Found
+    ) -> None:
+        labels = task.labels
+        found.predictions[labels] = self._label_predictions(labels, logits)
+        facts = self._facts(labels, model, task.features, history, len(task.train))
+        found.heads[labels] = task.facts | facts | model.facts()
+        for name, tensor in model.state_dict().items():
+            # a copy: in a stack these are parts of larger tensors
+            found.tensors[f"{labels}.{name}"] = tensor.cpu().clone()
 
     def _labelled(self, labels: str) -> np.ndarray:
         """[n] bool: the videos that the label set says something about."""
@@ -250,7 +291,7 @@ class Learner:
         return headlines
 
     def _facts(
-        self, labels: str, model: PCMCI, features: Features, history: History, videos: int
+        self, labels: str, model: Head, features: Features, history: History, videos: int
     ) -> dict[str, Any]:
         trained = model.trained_parameters()
         frozen = self.store.spec.vlm.parameters + self.store.spec.video.parameters
@@ -261,13 +302,25 @@ class Learner:
             "training videos": videos,
             "features": features.kind,
             "chosen epoch": history.chosen,
-            "chosen by": "validation" if history.best("val") else "last epoch",
+            "chosen by": _chosen_by(history),
             "best-on-test": None
             if best is None
             else {"score": HEADLINE[labels], "value": best[1], "epoch": best[0]},
             "loss": history.loss,
             "looks": {str(epoch): seen for epoch, seen in history.looks.items()},
         }
+
+
+def _chosen_by(history: History) -> str:
+    if not history.chosen:
+        return "nothing to train"
+    return "validation" if history.best("val") else "last epoch"
+
+
+def _show_looks(board: SummaryWriter, labels: str, history: History) -> None:
+    for epoch, seen in history.looks.items():
+        for split, value in seen.items():
+            board.add_scalar(f"{labels}/{HEADLINE[labels]} {split}", value, epoch)
 
 
 def _check_something_there(splits: np.ndarray, done: np.ndarray) -> None:

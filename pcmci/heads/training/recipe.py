@@ -21,28 +21,50 @@ from typing import Any
 import torch
 
 from pcmci.cache.store import Store
-from pcmci.heads.config import ModelConfig, TrainConfig, TransportConfig
-from pcmci.heads.method.model import ich_is_frozen
+from pcmci.heads.catalogue import DEFAULT, head_config, head_name
+from pcmci.heads.config import ModelConfig, TrainConfig, order_name
+from pcmci.heads.settings import HeadConfig, recorded
 
 RUN_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """precision: fp32 or bf16. device: its type, cpu or cuda."""
+    """model: the head's settings. precision: fp32 or bf16. device: its type, cpu or cuda."""
 
-    model: ModelConfig
+    model: HeadConfig
     train: TrainConfig
     precision: str
     device: str
+
+    @property
+    def head(self) -> str:
+        """Its name."""
+        return head_name(self.model)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The stages, where the head has such."""
+        return self.model.order if isinstance(self.model, ModelConfig) else ()
+
+    @property
+    def name(self) -> str:
+        """`ich,ici` or `mlp`: the order where the head has such, else the head."""
+        return order_name(self.order) if self.head == DEFAULT else self.head
+
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        """What is recorded of head and training. The head that was there first has no name, so
+        that runs made before keep their keys."""
+        name = {} if self.head == DEFAULT else {"head": self.head}
+        return {**name, "model": recorded(self.model), "train": recorded(self.train)}
 
     def key(self, store: Store) -> str:
         """The same key means the same run, up to the rounding of another machine."""
         content = {
             "format": RUN_FORMAT,
             "content_digest": store.content_digest,
-            "model": dataclasses.asdict(self.model),
-            "train": dataclasses.asdict(self.train),
+            **self._chosen,
             "precision": self.precision,
             "device": self.device,
         }
@@ -50,34 +72,28 @@ class Recipe:
 
     def folder_name(self, store: Store) -> str:
         """Readable in front, unique at the end."""
-        order = "-".join(self.model.order) or "none"
+        model = self.name.replace(",", "-")
         labels = "+".join(self.train.labels)
         seed = self.train.seed
-        return f"{file_name(store)}_{labels}_{order}_seed{seed}_{self.key(store)[:8]}"
+        return f"{file_name(store)}_{labels}_{model}_seed{seed}_{self.key(store)[:8]}"
 
     @property
     def stack_key(self) -> Recipe:
         """Equal for runs that can be trained as one stack: the recipe without what may differ.
 
-        That is the seed, the numbers of the optimiser and of the initialisation, and lambda where
-        it is not baked into plans that are kept.
+        That is the seed, the numbers of the optimiser, and what `HeadConfig.alike` leaves out.
         """
         train = dataclasses.replace(
             self.train, seed=0, lr=1.0, weight_decay=0.0, warmup=0.0, clip=1.0
         )
-        transport = self.model.transport
-        if "ich" in self.model.order and not ich_is_frozen(self.model):
-            transport = dataclasses.replace(transport, lam=1.0)
-        model = dataclasses.replace(self.model, mixer_noise=0.0, transport=transport)
-        return dataclasses.replace(self, model=model, train=train)
+        return dataclasses.replace(self, model=self.model.alike, train=train)
 
     def record(self, store: Store, device: torch.device, stack: int) -> dict[str, Any]:
         """What a run's config.json says. stack: how many runs were trained together."""
         return {
             "format": RUN_FORMAT,
             "key": self.key(store),
-            "model": dataclasses.asdict(self.model),
-            "train": dataclasses.asdict(self.train),
+            **self._chosen,
             "store": {
                 "path": str(store.path),
                 "fingerprint": store.fingerprint,
@@ -102,17 +118,16 @@ def file_name(store: Store) -> str:
     return re.sub(r"[^\w-]", "-", store.spec.dataset)[:100]
 
 
-def model_config(raw: dict[str, Any]) -> ModelConfig:
-    """From what config.json says."""
-    transport = TransportConfig(**raw["transport"])
-    return ModelConfig(**{**raw, "order": tuple(raw["order"]), "transport": transport})
+def model_config(record: dict[str, Any]) -> HeadConfig:
+    """The head's settings from what a run's config.json says."""
+    return head_config(record.get("head", DEFAULT), record["model"])
 
 
 @cache
 def commit() -> str | None:
     """The commit of the code that runs, `-dirty` where it was changed since; None where it was
     installed without its repository."""
-    here = Path(__file__).parents[2]
+    here = Path(__file__).parents[3]
     if not (here / ".git").exists():
         return None
     command = [

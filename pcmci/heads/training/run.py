@@ -31,8 +31,9 @@ from pcmci.cache.schema import StoreSpec
 from pcmci.cache.store import Store
 from pcmci.device import choose_device, choose_precision
 from pcmci.errors import PcmciError, UsageError
-from pcmci.heads.config import STAGES, configure, order_name, parse_labels, parse_order
-from pcmci.heads.method.model import PCMCI
+from pcmci.heads.catalogue import DEFAULT, check_stages, configure
+from pcmci.heads.config import order_name, parse_labels
+from pcmci.heads.head import Head
 from pcmci.heads.scoring.predictions import Predictions
 from pcmci.heads.scoring.scores import Scores, sigmoid, softmax
 from pcmci.heads.training.fit import DivergedError, build_model
@@ -64,11 +65,18 @@ class Run:
         return StoreSpec.from_json(json.dumps(self.config["store"]["spec"]))
 
     @property
+    def described(self) -> str:
+        """`order ich,ici`, or `head mlp`."""
+        if "head" in self.config:
+            return f"head {self.config['head']}"
+        return f"order {order_name(tuple(self.config['model']['order']))}"
+
+    @property
     def predictions(self) -> Predictions:
         """The saved predictions."""
         return Predictions.load(self.path / "predictions.npz")
 
-    def models(self, device: str | torch.device = "cpu") -> dict[str, PCMCI]:
+    def models(self, device: str | torch.device = "cpu") -> dict[str, Head]:
         """Label set -> the trained model. Raises PcmciError for a damaged weights file."""
         path = self.path / "model.safetensors"
         try:
@@ -77,15 +85,15 @@ class Run:
         except (OSError, SafetensorError, KeyError, RuntimeError, TypeError) as error:
             raise PcmciError(f"{path}: weights cannot be read: {error}") from error
 
-    def _model(self, labels: str, tensors: dict[str, torch.Tensor]) -> PCMCI:
+    def _model(self, labels: str, tensors: dict[str, torch.Tensor]) -> Head:
         prefix = f"{labels}."
         state = {
             name.removeprefix(prefix): tensor
             for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
-        config = model_config(self.config["model"])
-        model = build_model(config, state["text"].numpy(), self.spec.video.width, seed=0)
+        config, width = model_config(self.config), self.spec.video.width
+        model = build_model(config, state["text"].numpy(), width, 0, labels)
         model.load_state_dict(state)
         return model.eval()
 
@@ -108,8 +116,9 @@ class Run:
 
 def train_heads(
     store: Store,
-    order: tuple[str, ...] | str = STAGES,
+    order: tuple[str, ...] | str | None = None,
     *,
+    head: str = DEFAULT,
     labels: tuple[str, ...] | str | None = None,
     out: str | Path = "runs",
     device: str = "auto",
@@ -119,9 +128,10 @@ def train_heads(
     progress: bool = True,
     **values: Any,
 ) -> Run:
-    """Train the stages and the decoder on a store, score them, and write a run folder.
+    """Train a head on a store, score it, and write a run folder.
 
-    order: the stages, as ("ich", "ici") or "ich,ici". labels: label sets to learn, one model
+    head: its name, see `pcmci.heads.catalogue.HEADS`. order: of the head `pcmci`, the stages, as
+    ("ich", "ici") or "ich,ici"; default: the paper's three. labels: label sets to learn, one model
     each; default: all that the store has. memory: bytes for features; what does not fit is
     streamed. values: any setting by name (`lr=3e-3`, `seed=1`, `transport_lambda=0.5`).
     Raises UsageError for settings, PcmciError for a store without training or scored videos and
@@ -129,9 +139,9 @@ def train_heads(
     The same seed gives the same bits on a CPU with as many threads, as long as the features are
     held in the same way (all in memory, or streamed through as much of it).
     """
-    order = parse_order(order) if isinstance(order, str) else order
+    stages = check_stages(head, order)
     labels = parse_labels(labels) if isinstance(labels, str) else labels
-    model, config = configure(order, labels or store.spec.label_sets, values)
+    model, config = configure(stages, labels or store.spec.label_sets, values, head)
     check_labels(store, config.labels)
     on = choose_device(device)
     recipe = Recipe(model, config, choose_precision(precision, on), on.type)
@@ -253,7 +263,7 @@ def _bars(recipe: Recipe, progress: bool, stop: Stop) -> Iterator[OnEpoch]:
                 bar.close()
             bars[labels] = tqdm(
                 total=config.epochs, unit="epoch", disable=not progress,
-                desc=f"{labels} {order_name(recipe.model.order)} seed {config.seed}",
+                desc=f"{labels} {recipe.name} seed {config.seed}",
                 mininterval=0.1 if sys.stderr.isatty() else 30,  # a job's log needs no more
             )  # fmt: skip
         bars[labels].set_postfix(loss=f"{losses[0]:.4f}", refresh=False)

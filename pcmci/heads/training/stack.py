@@ -11,10 +11,10 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from pcmci.heads.method.model import PCMCI
+from pcmci.heads.head import Draws, Head
 from pcmci.heads.method.vmap_rules import stacked
 
 
@@ -25,37 +25,36 @@ class Stack:
     can be asked, saved and optimised as if it were alone.
     """
 
-    def __init__(self, models: Sequence[PCMCI], device: torch.device) -> None:
+    def __init__(self, models: Sequence[Head], device: torch.device) -> None:
         self.models = [model.to(device).train() for model in models]
         if len(models) == 1:  # nothing to map over
             return
         self._parameters, self._buffers = stack_module_state(self.models)
-        self._template = copy.deepcopy(self.models[0]).to("meta")
+        self._template = _Opinions(copy.deepcopy(self.models[0]).to("meta"))
         for s, model in enumerate(self.models):
             for name, parameter in model.named_parameters():
                 parameter.data = self._parameters[name].detach()[s]
             for name, buffer in model.named_buffers():
                 buffer.data = self._buffers[name][s]
 
-    def logits(
-        self, vlm: Tensor, video: Tensor, weights: Tensor | None, dropout: Tensor | None
-    ) -> Tensor:
-        """[S, B, N]; the arguments of `PCMCI.forward` with the runs [S, ...] in front."""
+    def opinions(self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws) -> Tensor:
+        """[S, B, …]; the arguments of `Head.opinions` with the runs [S, ...] in front."""
         if len(self.models) == 1:
-            alone = (None if x is None else x[0] for x in (vlm, video, weights, dropout))
-            return self.models[0](*alone)[None]
+            alone = {name: x[0] for name, x in draws.items()}
+            own = None if weights is None else weights[0]
+            return self.models[0].opinions(vlm[0], video[0], own, alone)[None]
 
         def one(
             parameters: dict[str, Tensor], buffers: dict[str, Tensor],
-            vlm: Tensor, video: Tensor, weights: Tensor | None, dropout: Tensor | None,
+            vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws,
         ) -> Tensor:  # fmt: skip
-            inputs = (vlm, video, weights, dropout)
-            return functional_call(self._template, (parameters, buffers), inputs)
+            state = {f"head.{name}": x for name, x in (parameters | buffers).items()}
+            return functional_call(self._template, state, (vlm, video, weights, draws))
 
-        dims = (0, 0, 0, 0, *(None if x is None else 0 for x in (weights, dropout)))
+        dims = (0, 0, 0, 0, None if weights is None else 0, dict.fromkeys(draws, 0))
         with stacked():
             mapped = vmap(one, in_dims=dims)
-            return mapped(self._parameters, self._buffers, vlm, video, weights, dropout)
+            return mapped(self._parameters, self._buffers, vlm, video, weights, dict(draws))
 
     def backward(self, losses: Tensor) -> None:
         """Give every model's parameters their gradients. losses: [S], each of its own run."""
@@ -68,3 +67,14 @@ class Stack:
             # contiguous: the fused optimiser walks through memory, whatever the strides say
             for model, own in zip(self.models, gradient.contiguous(), strict=True):
                 model.get_parameter(name).grad = own
+
+
+class _Opinions(nn.Module):
+    """`Head.opinions` as a forward pass, which is what can be called with other parameters."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws) -> Tensor:
+        return self.head.opinions(vlm, video, weights, draws)
