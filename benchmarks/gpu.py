@@ -57,6 +57,7 @@ from pcmci.extract.encoders import ENCODERS
 from pcmci.extract.pipeline import extract
 from pcmci.extract.video.frames import sample_indices
 from pcmci.heads.config import STAGES, order_name
+from pcmci.heads.head import Draws
 from pcmci.heads.method.model import PCMCI
 from pcmci.heads.training.features import Batch
 from pcmci.heads.training.fit import build_model, fit_together
@@ -336,11 +337,11 @@ class _Tensors(nn.Module):
         """given: vlm, video, weights where the model wants them, dropout where there is any."""
         rest = list(given[2:])
         weights = rest.pop(0) if self.model.wants_weights else None
-        dropout = rest.pop(0) if rest else None
+        draws = {"dropout": rest.pop(0)} if rest else {}
         bf16 = self.precision == "bf16"
         # A cache of cast weights would be kept from one replay to the next.
         with torch.autocast(given[0].device.type, torch.bfloat16, bf16, cache_enabled=False):
-            return PCMCI.forward(self.model, given[0], given[1], weights, dropout)
+            return PCMCI.forward(self.model, given[0], given[1], weights, draws)
 
 
 def _with_graphs(case: Case, precision: str) -> None:
@@ -353,7 +354,10 @@ def _with_graphs(case: Case, precision: str) -> None:
     sample = [x for x in (batch.vlm, batch.video, batch.weights, dropout) if x is not None]
     graph = torch.cuda.make_graphed_callables(_Tensors(model, precision), tuple(sample))
 
-    def forward(*given: Tensor | None) -> Tensor:
+    def forward(
+        vlm: Tensor, video: Tensor, weights: Tensor | None = None, draws: Draws | None = None
+    ) -> Tensor:
+        given = (vlm, video, weights, (draws or {}).get("dropout"))
         return graph(*(x for x in given if x is not None))
 
     model.forward = forward  # type: ignore[method-assign]

@@ -32,9 +32,10 @@ def made_up_store(
     failed: tuple[int, ...] = (),
     noise: float = 1.0,
     seed: int = 0,
+    encoder: str = "made-up",
 ) -> Path:
     """Each frame of a video shows one of its labels' vectors under noise; the VLM's text
-    embeddings are these vectors, the video encoder's are others."""
+    embeddings are these vectors, the video encoder's are others. encoder: the latter's name."""
     rng = np.random.default_rng(seed)
     pre = Preprocessing(224, 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
     spec = StoreSpec(
@@ -43,7 +44,7 @@ def made_up_store(
         steps=steps,
         sampling=Sampling(frames, views),
         vlm=EncoderSpec("made-up", "none", "0" * 64, frames, width, pre, parameters=1000),
-        video=EncoderSpec("made-up", "none", "1" * 64, frames, video_width, pre, parameters=500),
+        video=EncoderSpec(encoder, "none", "1" * 64, frames, video_width, pre, parameters=500),
         precision="fp32",
         libraries={},
         videos_sha256=table.digest(),

@@ -90,8 +90,8 @@ def train(path: Path, order: tuple[str, ...], epochs: int, seed: int = 0) -> dic
     began = time.perf_counter()
     for _ in range(epochs):
         for vlm, video, target in loader:
-            masks = model.decoder.draw_dropout(len(target), generator)
-            loss = F.cross_entropy(model(vlm, video, weights(vlm), masks), target)
+            draws = model.draw(len(target), generator)
+            loss = F.cross_entropy(model(vlm, video, weights(vlm), draws), target)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)

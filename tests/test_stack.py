@@ -142,7 +142,7 @@ def test_the_models_of_a_stack_are_parts_of_it(store):
     for s, model in enumerate(models):
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(parameter, before[s][name], rtol=0, atol=0)
-    out = stack.logits(vlm, video, weights, None)
+    out = stack.opinions(vlm, video, weights, {})
     for s, model in enumerate(models):
         torch.testing.assert_close(out[s], model(vlm[s], video[s], weights[s]))
     losses = out.square().mean((1, 2))
@@ -155,7 +155,7 @@ def test_the_models_of_a_stack_are_parts_of_it(store):
             torch.testing.assert_close(stacked[name], parameter.grad, rtol=1e-4, atol=1e-6)
     with torch.no_grad():
         models[1].decoder.bias += 1
-    changed = stack.logits(vlm, video, weights, None)
+    changed = stack.opinions(vlm, video, weights, {})
     torch.testing.assert_close(changed[1], out[1] + 1)
     torch.testing.assert_close(changed[0], out[0], rtol=0, atol=0)
 
@@ -180,7 +180,7 @@ def test_in_bf16_a_stack_is_as_near_to_fp32_as_a_run_alone(store, order):
         exact = alone()
         with autocast(CPU, "bf16"):
             rounded = alone()
-            stacked = Stack(models, CPU).logits(vlm, video, weights, None).float()
+            stacked = Stack(models, CPU).opinions(vlm, video, weights, {}).float()
     error, other = ((x - exact).square().mean().sqrt() for x in (rounded, stacked))
     assert other <= 1.5 * error
 

@@ -24,9 +24,12 @@ from pcmci.report.paper import FEW_PARAMETERS
 from pcmci.report.table import (
     STAGES,
     best_row,
+    count,
     difference,
+    named,
     paper_figure,
     percent,
+    several,
     spread,
     ticks,
 )
@@ -243,16 +246,23 @@ def _score_table(rows: Rows, split: str) -> Table:
         papers = {name: paper_figure(row) for name, row in by_variant.items()}
         if any(value is not None for value in papers.values()):
             columns[f"{score}, the paper"] = {n: percent(value) for n, value in papers.items()}
-    head = ["order", *(stage.upper() for stage in STAGES)]
+    names = named(list(any_row.values()))
+    several_heads = several(list(any_row.values()))
+    head = [*names, *(stage.upper() for stage in STAGES)]
     head += ["settings"] * with_settings + ["seeds", *columns]
+    head += ["trained", "seconds"] * several_heads
     choosing = [score for score in by_score if not score.startswith("ODD")]
     head += ["tried", f"chosen by {', '.join(choosing)}"] * with_choice
     body: list[list[Cell]] = []
-    for name, row in any_row.items():
+    for place, (name, row) in enumerate(any_row.items()):
         failed = f"{row['failed']} failed" if row["failed"] else ""
-        cells: list[Cell] = [row["order"], *ticks(row["order"])]
+        cells: list[Cell] = [*(column[place] for column in names.values()), *ticks(row["order"])]
         cells += [row["settings"]] * with_settings + [Noted(str(row["seeds"]), failed)]
         cells += [column.get(name) for column in columns.values()]
+        if several_heads:
+            seconds = row.get("seconds")
+            cells += [count(row.get("trained parameters"))]
+            cells += [None if seconds is None else round(seconds, 1)]
         chosen = [by_score[score][name]["chosen setting"] for score in choosing]
         cells += [row["settings tried"], ", ".join(chosen)] * with_choice
         body.append(cells)
@@ -282,7 +292,7 @@ def _splits(rows: Rows) -> list[Section]:
                 for row, first in zip(found, best, strict=True)
             ]
             body.append([variant, *cells])
-        tables.append(Table(["order", *splits], body, f"{score} in percent."))
+        tables.append(Table(["row", *splits], body, f"{score} in percent."))
     return [Section("Every split", [], tables)]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 
-from pcmci.report.paper import reported
+from pcmci.report.paper import reported, reported_encoder
 
 NOTHING = "–"
 
@@ -112,12 +112,13 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
     truth = [percent(row["truth"]) if score.startswith("ODD") else "" for row in rows]
     paper = [paper_figure(row) for row in rows]
     extra = {
-        "order": [row["order"] for row in rows],
+        **named(rows),
         "settings": [row["settings"] for row in rows],
         "chosen of " + str(some["settings tried"]): [row["chosen setting"] for row in rows],
         "seeds": [_seeds(row) for row in rows],
         score: [spread(row) for row in rows],
         f"difference to {_reference(rows)}": [difference(row) for row in rows],
+        "trained": [count(row.get("trained parameters")) for row in rows] if several(rows) else [],
         "the truth": truth,
         "the paper": [percent(value) for value in paper],
     }
@@ -128,7 +129,7 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
         if any(cell != empty.get(name, "") for cell in cells)
     }
     for name in shown:
-        left = name in ("order", "settings") or name.startswith("chosen")
+        left = name in ("head", "order", "store", "settings") or name.startswith("chosen")
         table.add_column(name, justify="left" if left else "right")
     best = best_row(rows, score)
     for place, row in enumerate(rows):
@@ -140,9 +141,37 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
 STAGES = ("ich", "ici", "ivc")
 
 
+def several(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there are other heads than the paper's among them."""
+    return any(row.get("head", "pcmci") != "pcmci" for row in rows)
+
+
+def named(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What the rows of a table are called, as columns: the head where there are several, the order,
+    the store where there are several. Rows that were made before there were heads have neither."""
+    columns = {"order": [row["order"] or NOTHING for row in rows]}
+    if several(rows):
+        columns = {"head": [row["head"] for row in rows], **columns}
+    if any(row.get("at") for row in rows):
+        columns["store"] = [row["at"] for row in rows]
+    return columns
+
+
+def count(number: float | None) -> str:
+    """`4,340,000` as `4.34 M`."""
+    if number is None:
+        return NOTHING
+    return f"{number / 1e6:.2f} M" if number >= 1e4 else f"{number:,.0f}"
+
+
 def paper_figure(row: Mapping[str, Any]) -> float | None:
-    """What the paper reports for a row's order; nothing for a row with settings of ours."""
-    return None if row["settings"] else reported(row["dataset"], row["score"], row["order"])
+    """What the paper reports for a row's order, or for its encoder where stores are compared;
+    nothing for a row with settings of ours."""
+    if row["settings"] or row.get("head", "pcmci") != "pcmci":
+        return None
+    if row.get("at"):
+        return reported_encoder(row["dataset"], row["score"], row["order"], row["at"])
+    return reported(row["dataset"], row["score"], row["order"])
 
 
 def ticks(order: str) -> list[str]:

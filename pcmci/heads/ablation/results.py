@@ -275,8 +275,16 @@ def _summary(
                     },
                     "truth": next((by[split].get(f"{name} truth") for by in there), None),
                     "excludes zero": interval.excludes_zero if interval else None,
+                    "trained parameters": _mean_fact(outcomes, labels, "trained parameters"),
+                    "seconds": _mean_fact(outcomes, labels, "seconds"),
                     "coverage": there[0][split]["coverage"] if there else None,
                 }  # fmt: skip
+
+
+def _mean_fact(outcomes: Sequence[Outcome | None], labels: str, name: str) -> float | None:
+    """Of the runs that went well."""
+    found = [o.run.heads[labels][name] for o in outcomes if o and o.run]
+    return statistics.fmean(found) if found else None
 
 
 def _chosen_by(sweep: Sweep, there: Sequence[Mapping[str, Scores]]) -> str:

@@ -154,7 +154,8 @@ def plan_sweep(
     compared = [t.variant for t in trials if (t.variant.head, t.variant.order) == reference]
     if not compared:
         there = "; ".join(model_name(*model) for model in models)
-        raise UsageError(f"--reference {model_name(*reference)} is not among the rows: {there}")
+        what = "orders" if all(head == DEFAULT for head, _ in models) else "heads and orders"
+        raise UsageError(f"--reference {model_name(*reference)} is not among the {what}: {there}")
     return Sweep(tuple(trials), compared[0], tuple(seeds), labels)
 
 
