@@ -95,9 +95,9 @@ class Sampling:
 class Preprocessing:
     """From an upright RGB frame to an encoder's input.
 
-    resize_mode: `shortest`: the shorter side is resized to `resize` pixels, and the middle `size` x
-        `size` is cut out. `squash`: both sides are resized to `size`, whatever their ratio.
-    Values are then scaled to [0, 1], and normalised with `mean` and `std` a channel.
+    The shorter side is resized to `resize` pixels, or, where `resize_mode` is `squash` and not
+    `shortest`, both sides are, whatever their ratio; the middle `size` x `size` is cut out; values
+    are scaled to [0, 1], then normalised with `mean` and `std` a channel.
     """
 
     resize: int

@@ -18,6 +18,8 @@ other name is open_clip's."""
 
 VIDEO_FAMILIES = {
     "timesformer": "pcmci.extract.encoders.timesformer",
+    "vit": "pcmci.extract.encoders.vit",
+    "timm": "pcmci.extract.encoders.vit",
     "kitchen": "pcmci.extract.encoders.timesformer",
 }
 """The module that loads a video encoder, likewise; a config without a `model_type` is a
@@ -25,6 +27,7 @@ TimeSformer's. A new encoder is one file, one line here, and a card a model in `
 
 DEFAULT_SIZES = {
     "timesformer": "timesformer-base",
+    "vit": "vit-base",
 }
 """What a family's bare name stands for."""
 
@@ -62,8 +65,9 @@ def _first_word(name: str) -> str:
 
 
 def _configured(path: str, families: Mapping[str, str], otherwise: str) -> str:
-    """The family that a config's `model_type` names."""
-    family = read_json(Path(path)).get("model_type", otherwise)
+    """The family that a config's `model_type` names; timm's own have an `architecture` instead."""
+    raw = read_json(Path(path))
+    family = raw.get("model_type", "timm" if "architecture" in raw else otherwise)
     if family not in families:
         raise WeightsError(
             f"config {path}: model_type is {family!r}, the families are {', '.join(families)}"

@@ -65,19 +65,29 @@ def in_folder(folder: Path) -> Checkpoint:
     )
 
 
+INSTEAD = "give a folder with its config.json and model.safetensors, or random:0"
+
+
 def on_hub(repository: str) -> Checkpoint:
     """Weights and config of a hub id, from the local cache where they are there."""
     from huggingface_hub import hf_hub_download  # only here: it takes a moment to import
     from huggingface_hub.utils import EntryNotFoundError
 
-    instead = "give a folder with its config.json and model.safetensors, or random:0"
-    with downloading(f"weights {repository!r}", instead):
+    with downloading(f"weights {repository!r}", INSTEAD):
         config = hf_hub_download(repository, "config.json")
         try:
             file = hf_hub_download(repository, "model.safetensors")
         except EntryNotFoundError:
             file = hf_hub_download(repository, "pytorch_model.bin")
     return Checkpoint(Path(file), Path(config))
+
+
+def config_on_hub(repository: str) -> Path:
+    """The `config.json` of a hub id alone, likewise."""
+    from huggingface_hub import hf_hub_download
+
+    with downloading(f"the config of {repository!r}", "give the path of its config.json"):
+        return Path(hf_hub_download(repository, "config.json"))
 
 
 def require_same(found: Any, needed: Any, weights: str, name: str) -> None:
