@@ -318,7 +318,8 @@ class Stub:
     def __init__(self, width: int, clip_frames: int, clock: Clock | None = None) -> None:
         pre = Preprocessing(16, 16, "bilinear", (0.5,) * 3, (0.5,) * 3)
         self.spec = EncoderSpec("stub", "none", f"{width:064}", 16, width, pre, parameters=0)
-        self.clip_frames = clip_frames
+        self.clip_frames = self.clip_tokens = clip_frames
+        self.libraries = ()
         self.clock = clock
         random = torch.Generator().manual_seed(width)
         self.shown = torch.randn(256, width, generator=random)

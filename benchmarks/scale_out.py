@@ -255,7 +255,8 @@ class Stub:
     def __init__(self, width: int, clip_frames: int, seconds: float) -> None:
         pre = Preprocessing(224, 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
         self.spec = EncoderSpec("stub", str(seconds), f"{width:064}", 16, width, pre, parameters=0)
-        self.clip_frames, self.seconds = clip_frames, seconds
+        self.clip_frames = self.clip_tokens = clip_frames
+        self.libraries, self.seconds = (), seconds
         self.input = self  # what `prepare_video` asks: preprocessing and clip_frames
         self.preprocessing = pre
 

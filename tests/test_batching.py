@@ -12,7 +12,7 @@ from pcmci.extract.batching import Batcher
 class MeanEncoder:
     """Two layers instead of weights: each frame's mean, and the mean of its clip."""
 
-    clip_frames = 2
+    clip_frames = clip_tokens = 2
 
     class spec:
         width = 2
@@ -26,6 +26,15 @@ class MeanEncoder:
         return torch.stack([frames, frames.mean(1, keepdim=True).expand_as(frames)], dim=2)
 
 
+class PairEncoder(MeanEncoder):
+    """One token of two frames."""
+
+    clip_tokens = 1
+
+    def encode(self, clips):
+        return super().encode(clips).mean(1, keepdim=True)
+
+
 def films(counts):
     rng = np.random.default_rng(0)
     return {
@@ -34,8 +43,8 @@ def films(counts):
     }
 
 
-def run(batch_clips, videos):
-    encoder = MeanEncoder()
+def run(batch_clips, videos, encoder=None):
+    encoder = encoder or MeanEncoder()
     batcher = Batcher(encoder, batch_clips, torch.device("cpu"))
     finished = [item for row, clips in videos.items() for item in batcher.push(row, clips)]
     return encoder, finished + list(batcher.flush())
@@ -56,6 +65,15 @@ def test_every_batch_has_the_same_shape_and_none_is_spare(counts, batch_clips):
     encoder, _ = run(batch_clips, films(counts))
     assert set(encoder.shapes) == {(batch_clips, 2, 4, 4, 3)}
     assert len(encoder.shapes) == -(-sum(counts) // batch_clips)
+
+
+def test_a_clip_may_become_fewer_tokens_than_it_has_frames():
+    videos = films([2, 5, 1, 4])
+    _, finished = run(3, videos, PairEncoder())
+    for row, features in finished:
+        assert features.shape == (len(videos[row]), 1, 2)
+        expected = PairEncoder().encode(torch.from_numpy(videos[row])).numpy()
+        np.testing.assert_array_equal(features, expected)
 
 
 def test_videos_are_finished_in_the_order_they_came():

@@ -38,6 +38,7 @@ CHANGES = [
     ("vlm.sha256", "00" * 32),
     ("video.width", 6),
     ("video.preprocessing.mean", (0.5, 0.5, 0.4)),
+    ("vlm.preprocessing.resize_mode", "squash"),
     ("precision", "bfloat16"),
     ("libraries", {"torch": "2", "av": "12"}),
     ("videos_sha256", "00" * 32),
@@ -50,6 +51,28 @@ def test_json_there_and_back(spec):
         assert again == kept
         assert again.fingerprint == kept.fingerprint
         assert kept.differences(again) == []
+
+
+def test_a_spec_without_what_is_new_has_the_text_of_the_first_format(spec):
+    """Computed by the program before format 2: journals and cached plans go by it."""
+    first = "281a2822c358bd144aff083b0e5978e1cb8cff7e4f04760b73a9d04070bfa98e"
+    assert spec.fingerprint == first
+    assert spec.format_version == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("vlm.preprocessing.resize_mode", "squash"), ("video.labels_seen", ("coin",))],
+)
+def test_what_is_new_asks_for_a_newer_program_and_comes_back(spec, key, value):
+    newer = changed(spec, key, value)
+    assert newer.format_version == json.loads(newer.to_json())["format_version"] == 2
+    assert StoreSpec.from_json(newer.to_json()) == newer
+
+
+def test_what_is_known_of_the_same_weights_is_no_difference(spec):
+    moved = changed(spec, "video.weights", "elsewhere.pt")
+    assert spec.differences(changed(moved, "video.labels_seen", ("coin",))) == []
 
 
 def test_the_order_of_libraries_does_not_matter(spec):

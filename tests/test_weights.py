@@ -41,7 +41,7 @@ def test_every_kind_of_file_gives_the_same_tensors(tmp_path: Path, suffix: str) 
     assert all(torch.equal(read[key], tensor) for key, tensor in tensors().items())
 
 
-@pytest.mark.parametrize("container", ["model_state", "state_dict"])
+@pytest.mark.parametrize("container", ["model_state", "state_dict", "model", "module"])
 def test_containers_and_parallel_prefixes_are_taken_off(tmp_path: Path, container: str) -> None:
     path = tmp_path / "checkpoint.pth"
     inner = {f"module.{key}": tensor for key, tensor in tensors().items()}

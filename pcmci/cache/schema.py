@@ -17,14 +17,21 @@ import numpy as np
 
 from pcmci.errors import StoreError
 
-FORMAT_VERSION = 1
-"""Raised when an older program could misread a newer store."""
+FORMAT_VERSION = 2
+"""The newest that this program reads. A spec has the least one that can say what it says, so that
+older programs go on with every store that they understand."""
 
 LABEL_SETS = ("activity", "steps")
 """`activity`: one label a video. `steps`: several labels a video."""
 
 FEATURES = ("vlm", "video")
 """`vlm`: the VLM's frame embeddings. `video`: the VLM-independent encoder's tokens."""
+
+
+def since(version: int, default: Any) -> Any:
+    """A field that format `version` brought. At its default a spec's JSON is without it: stores
+    made before keep their fingerprint, and those that do not use it their format."""
+    return field(default=default, metadata={"since": version})
 
 
 class Status(enum.IntEnum):
@@ -88,7 +95,8 @@ class Sampling:
 class Preprocessing:
     """From an upright RGB frame to an encoder's input.
 
-    The shorter side is resized to `resize` pixels, the middle `size` x `size` is cut out, values
+    The shorter side is resized to `resize` pixels, or, where `resize_mode` is `squash` and not
+    `shortest`, both sides are, whatever their ratio; the middle `size` x `size` is cut out; values
     are scaled to [0, 1], then normalised with `mean` and `std` a channel.
     """
 
@@ -97,6 +105,7 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resize_mode: str = since(2, "shortest")
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,8 @@ class EncoderSpec:
     sha256: of the loaded tensors, so that a moved file is the same and a changed one is not.
     tokens: vectors a view (L or Lv). width: of each (D or Dv).
     parameters: how many numbers the encoder has, all of them frozen.
+    labels_seen: data sets whose own labels these weights were trained on (`coin`): a score on one
+        of them is none of a stranger's features, and has to say so.
     """
 
     name: str
@@ -117,6 +128,7 @@ class EncoderSpec:
     width: int
     preprocessing: Preprocessing
     parameters: int
+    labels_seen: tuple[str, ...] = since(2, ())
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,7 @@ class StoreSpec:
 
     videos_sha256: digest of the video table (ids, splits, targets), see `VideoTable.digest`.
     libraries: versions of the decoder and the libraries that computed the features.
+    format_version: at least the one that its fields need.
     """
 
     dataset: str
@@ -136,7 +149,10 @@ class StoreSpec:
     precision: str
     libraries: dict[str, str]
     videos_sha256: str
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "format_version", max(self.format_version, _needed(self)))
 
     def labels(self, name: str) -> LabelSet:
         """The label set `activity` or `steps`. Raises StoreError where the store has none."""
@@ -154,7 +170,7 @@ class StoreSpec:
 
     def to_json(self) -> str:
         """Canonical: the same spec gives the same text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
+        return json.dumps(_plain(self), sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> StoreSpec:
@@ -193,15 +209,18 @@ class StoreSpec:
 
         how: says what the other one is, in place of "asked for".
 
-        Where weights came from is no difference: their sha256 tells them apart.
+        Where weights came from, and what is known of their training, is no difference: their
+        sha256 tells them apart.
         """
         ours, theirs = _flatten(json.loads(self.to_json())), _flatten(json.loads(asked.to_json()))
         absent = "nothing"
+        told_otherwise = ("weights", "labels_seen", "format_version")
         return [
             f"{key}: the store has {_shown(ours.get(key, absent))}, "
             f"{how} {_shown(theirs.get(key, absent))}"
             for key in sorted(ours.keys() | theirs.keys())
-            if ours.get(key, absent) != theirs.get(key, absent) and not key.endswith(".weights")
+            if ours.get(key, absent) != theirs.get(key, absent)
+            and key.rpartition(".")[2] not in told_otherwise
         ]
 
 
@@ -256,7 +275,32 @@ def _label_set(raw: dict[str, Any] | None) -> LabelSet | None:
 def _encoder(raw: dict[str, Any]) -> EncoderSpec:
     pre = raw["preprocessing"]
     pre = Preprocessing(**{**pre, "mean": tuple(pre["mean"]), "std": tuple(pre["std"])})
-    return EncoderSpec(**{**raw, "preprocessing": pre})
+    seen = tuple(raw.get("labels_seen", ()))
+    return EncoderSpec(**{**raw, "preprocessing": pre, "labels_seen": seen})
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass as a dict, without the fields of `since` that have their default."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    return {
+        one.name: _plain(getattr(value, one.name))
+        for one in dataclasses.fields(value)
+        if "since" not in one.metadata or getattr(value, one.name) != one.default
+    }
+
+
+def _needed(value: Any) -> int:
+    """The least format that has a place for what a dataclass says."""
+    if not dataclasses.is_dataclass(value):
+        return 1
+    own = [
+        one.metadata["since"]
+        for one in dataclasses.fields(value)
+        if "since" in one.metadata and getattr(value, one.name) != one.default
+    ]
+    inner = [_needed(getattr(value, one.name)) for one in dataclasses.fields(value)]
+    return max(1, *own, *inner)
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

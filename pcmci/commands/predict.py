@@ -48,7 +48,7 @@ def predict(
 
     on = choose_device(device)
     spec = loaded.spec
-    here = library_versions()
+    here = library_versions(spec.libraries)
     for name, used in spec.libraries.items():
         if here.get(name) != used:
             print(

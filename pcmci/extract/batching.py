@@ -50,9 +50,9 @@ class Batcher:
         self._uploads = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def push(self, row: int, clips: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Take the clips [C, F, S, S, 3] uint8 of a video; yields (row, features [C, F, width]
-        float32) of every video that got complete by it."""
-        shape = (len(clips), self.encoder.clip_frames, self.encoder.spec.width)
+        """Take the clips [C, F, S, S, 3] uint8 of a video; yields (row, features
+        [C, clip_tokens, width] float32) of every video that got complete by it."""
+        shape = (len(clips), self.encoder.clip_tokens, self.encoder.spec.width)
         video = _Video(row, np.empty(shape, np.float32), len(clips))
         self._waiting.extend((video, index, clip) for index, clip in enumerate(clips))
         while len(self._waiting) >= self.batch_clips:

@@ -72,7 +72,7 @@ class ExtractConfig:
                 raise UsageError(f"--{name.replace('_', '-')} {value} must be at least {least}")
 
     def resolved(self, dataset: str) -> ExtractConfig:
-        """The same with both encoders spelled out: what `auto` stands for on a data set."""
+        """The same with both encoders named: what `auto` stands for on a data set."""
         vlm = _chosen(self.vlm, self.vlm_weights, DEFAULT_VLM, dataset)
         video = _chosen(self.video_encoder, self.video_weights, DEFAULT_VIDEO_ENCODER, dataset)
         return dataclasses.replace(
@@ -82,9 +82,9 @@ class ExtractConfig:
 
 
 def _chosen(name: str, weights: str, default: tuple[str, str], dataset: str) -> tuple[str, str]:
-    """A model and its weights, neither of them `auto`."""
+    """A model and its weights; those of a model that is no default's are left to its card."""
     if name == AUTO:
         name = SHIPPED if dataset == SHIPPED else default[0]
-    if weights == AUTO:
+    if weights == AUTO and name in (SHIPPED, default[0]):
         weights = OWN if name == SHIPPED else default[1]
     return name, weights

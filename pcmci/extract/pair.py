@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from pcmci.errors import WeightsError
 from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.encoders import ENCODERS
-from pcmci.extract.encoders.clip import ClipEncoder
-from pcmci.extract.encoders.protocol import Encoder
+from pcmci.extract.encoders.protocol import Encoder, Vlm
 from pcmci.extract.video.decoding import Input
 from pcmci.extract.video.frames import decoder_versions
 
@@ -44,7 +44,7 @@ class Made:
 class Encoders:
     """Both frozen encoders, where they run."""
 
-    vlm: ClipEncoder
+    vlm: Vlm
     video: Encoder
     device: torch.device
     precision: str
@@ -92,7 +92,8 @@ class Encoders:
     @property
     def made(self) -> Made:
         """With the libraries of this process."""
-        return Made(self.vlm.spec, self.video.spec, self.precision, library_versions())
+        libraries = library_versions((*self.vlm.libraries, *self.video.libraries))
+        return Made(self.vlm.spec, self.video.spec, self.precision, libraries)
 
     def text(self, prompts: Sequence[str]) -> np.ndarray:
         """[N, D] float32: the VLM's embeddings of prompts."""
@@ -131,14 +132,23 @@ class Halves:
                 yield row, self._half.pop(row)
 
 
-def library_versions() -> dict[str, str]:
-    """Of everything that pixels and features pass through."""
+def library_versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Of everything that pixels and features pass through.
+
+    more: distributions that an encoder uses (`Encoder.libraries`), or names of a spec's libraries;
+    what is not installed is left out.
+    """
     names = ("torch", "open_clip_torch", "timm", "pillow", "numpy")
-    return {
+    found = {
         "extractor": EXTRACTOR,
         **decoder_versions(),
         **{name: version(name) for name in names},
     }
+    for name in more:
+        if name not in found:
+            with contextlib.suppress(PackageNotFoundError):
+                found[name] = version(name)
+    return found
 
 
 def check_same_weights(spec: StoreSpec, encoders: Encoders) -> None:

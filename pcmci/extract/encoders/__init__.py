@@ -6,69 +6,73 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pcmci.extract.config import AUTO
+from pcmci.extract.encoders.cards import default_weights
+from pcmci.extract.encoders.families import full_name, video_module, vlm_module
+
 if TYPE_CHECKING:
-    from pcmci.extract.encoders.clip import ClipEncoder
-    from pcmci.extract.encoders.timesformer import TimeSformerEncoder
+    from pcmci.extract.encoders.protocol import Encoder, Vlm
 
 
 def load_vlm(
     name: str,
-    weights: str,
+    weights: str = AUTO,
     *,
     device: str = "auto",
     precision: str = "auto",
     frames: int = 16,
-) -> ClipEncoder:
+) -> Vlm:
     """The vision-language model: frame embeddings, and text embeddings of the label prompts.
 
     name: an open_clip model (`ViT-B-16-quickgelu`), `hf-hub:ORG/REPO`, `local-dir:FOLDER`, the
         path of an open_clip JSON config, or `kitchen`, which comes with the package.
-    weights: a pretrained tag (`openai`), a local checkpoint, `random:SEED`, or `own` for what
-        `kitchen`, `hf-hub:` and `local-dir:` models bring along.
+    weights: a pretrained tag (`openai`), a local checkpoint, `random:SEED`, `own` for what
+        `kitchen`, `hf-hub:` and `local-dir:` models bring along, or `auto` for what the model's
+        card names.
     frames: L, frames a view.
 
     Raises WeightsError for a name, a tag or a checkpoint that cannot be used, UsageError for a
     device or precision that is not there.
     """
-    from pcmci.extract.encoders.clip import load
-
-    return load(name, weights, device=device, precision=precision, frames=frames)
+    return _load(vlm_module, "vlm", name, weights, device, precision, frames)
 
 
 def load_video_encoder(
     name: str,
-    weights: str,
+    weights: str = AUTO,
     *,
     device: str = "auto",
     precision: str = "auto",
     frames: int = 16,
-) -> TimeSformerEncoder:
-    """The video encoder that never saw the VLM: one vector a frame, each aware of its clip.
+) -> Encoder:
+    """The video encoder that never saw the VLM: `spec.tokens` vectors a view.
 
-    name: `timesformer-base`, `-hr`, `-long` or `-tiny`, the path of a JSON config in the layout of
-        Hugging Face's `config.json`, or `kitchen`, which comes with the package.
-    weights: a checkpoint of the authors (`.pyth`), a Hugging Face folder or hub id
-        (`facebook/timesformer-base-finetuned-k400`), a `.safetensors` file, `random:SEED`, or
-        `own` for what `kitchen` brings along.
+    name: a model of `pcmci encoders` (`timesformer-base`), a family (`timesformer`) for its default
+        size, the path of a JSON config, or `kitchen`, which comes with the package.
+    weights: a checkpoint of the authors, a Hugging Face folder or hub id
+        (`facebook/timesformer-base-finetuned-k400`), a `.safetensors` file, `random:SEED`, `own`
+        for what a model brings along, or `auto` for what its card names.
     frames: L, frames a view: a multiple of the model's native length.
 
     Raises WeightsError for a name or a checkpoint that cannot be used, UsageError for a number of
     frames, a device or a precision that does not fit.
     """
-    family = VIDEO_FAMILIES.get(name.split("-")[0], VIDEO_FAMILIES["timesformer"])
-    load = import_module(family).load
-    encoder: TimeSformerEncoder = load(
-        name, weights, device=device, precision=precision, frames=frames
-    )
-    return encoder
+    return _load(video_module, "video", name, weights, device, precision, frames)
 
 
-VIDEO_FAMILIES = {
-    "timesformer": "pcmci.extract.encoders.timesformer",
-    "kitchen": "pcmci.extract.encoders.timesformer",
-}
-"""The module that loads a video encoder, by the first word of its name; a config's path is a
-TimeSformer's. A new encoder is one file and one line here."""
+def _load(
+    module: Callable[[str], str],
+    kind: str,
+    name: str,
+    weights: str,
+    device: str,
+    precision: str,
+    frames: int,
+) -> Any:
+    name = full_name(name)
+    load = import_module(module(name)).load
+    weights = default_weights(kind, name, weights)
+    return load(name, weights, device=device, precision=precision, frames=frames)
 
 
 ENCODERS: dict[str, Callable[..., Any]] = {

@@ -40,6 +40,7 @@ class ClipEncoder:
     """
 
     clip_frames = 1
+    clip_tokens = 1
 
     def __init__(
         self,

@@ -11,17 +11,18 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 
 
 def resize_and_crop(frame: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """[H, W, 3] uint8 to its middle [size, size, 3] uint8, antialiased.
+    """[H, W, 3] uint8 to the middle [size, size, 3] uint8 of what it is resized to, antialiased.
 
     The same roundings as torchvision's `Resize` and `CenterCrop` on a PIL image, so that the
     pixels are those that open_clip's own transform sees. Safe in many threads.
     """
     height, width = frame.shape[:2]
-    short, size = min(height, width), preprocessing.size
-    resized = (
-        int(preprocessing.resize * width / short),
-        int(preprocessing.resize * height / short),
-    )
+    resize, size = preprocessing.resize, preprocessing.size
+    if preprocessing.resize_mode == "squash":
+        resized = (resize, resize)
+    else:
+        short = min(height, width)
+        resized = (int(resize * width / short), int(resize * height / short))
     image = Image.fromarray(frame).resize(resized, RESAMPLING[preprocessing.interpolation])
     left, top = (round((length - size) / 2) for length in resized)
     return np.array(image.crop((left, top, left + size, top + size)))

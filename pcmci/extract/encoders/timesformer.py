@@ -13,10 +13,11 @@ from torch import nn
 
 from pcmci.cache.schema import EncoderSpec, Preprocessing
 from pcmci.device import autocast, choose_device, choose_precision
-from pcmci.errors import UsageError
 from pcmci.extract.encoders.normalise import Normalise
 from pcmci.extract.encoders.preprocess import resize_and_crop
-from pcmci.extract.encoders.timesformer_checkpoint import fold, random_state, read_state, unfolded
+from pcmci.extract.encoders.protocol import require_multiple
+from pcmci.extract.encoders.random_state import random_state
+from pcmci.extract.encoders.timesformer_checkpoint import fold, read_state, unfolded
 from pcmci.extract.encoders.timesformer_config import TimeSformerConfig, named_config
 from pcmci.extract.encoders.weights import random_seed, require_match, state_dict_sha256
 
@@ -114,11 +115,13 @@ class TimeSformerEncoder:
     Its tokens are one vector a frame: the mean over the frame's patches after the final norm.
     """
 
+    libraries = ()
+
     def __init__(
         self, model: TimeSformer, spec: EncoderSpec, device: torch.device, precision: str
     ) -> None:
         self.spec = spec
-        self.clip_frames = model.config.num_frames
+        self.clip_frames = self.clip_tokens = model.config.num_frames
         self.device = device
         self.precision = precision
         self._model = model.requires_grad_(False).eval().to(device)
@@ -146,7 +149,7 @@ def load(
 ) -> TimeSformerEncoder:
     """See `pcmci.extract.encoders.load_video_encoder`."""
     config = named_config(name)
-    _require_multiple(frames, config.num_frames, name)
+    require_multiple(frames, config.num_frames, name)
     place = choose_device(device)
     computed_in = choose_precision(precision, place)
     seed = random_seed(weights)
@@ -176,12 +179,3 @@ def load(
         parameters=sum(tensor.numel() for tensor in state.values()),
     )
     return TimeSformerEncoder(model, spec, place, computed_in)
-
-
-def _require_multiple(frames: int, native: int, name: str) -> None:
-    if frames < 1 or frames % native:
-        below = max(frames // native, 1) * native
-        raise UsageError(
-            f"{frames} frames cannot be cut into the clips of {native} that {name} takes: use a "
-            f"multiple of {native}, such as {below} or {below + native}"
-        )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pcmci.errors import WeightsError
 from pcmci.extract.config import SHIPPED
+from pcmci.extract.encoders.config_file import read_json
 from pcmci.extract.encoders.weights import SHIPPED_FOLDER
 
 
@@ -69,12 +69,7 @@ def read_config(path: Path) -> TimeSformerConfig:
 
     Raises WeightsError for a size that is missing or impossible, or another kind of attention.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"config {path} cannot be read: {error}") from error
-    if not isinstance(raw, dict):
-        raise WeightsError(f"config {path} is no JSON object")
+    raw = read_json(path)
     for key, value in SUPPORTED.items():
         if raw.get(key, value) != value:
             raise WeightsError(f"config {path}: {key} is {raw[key]!r}, only {value!r} is supported")

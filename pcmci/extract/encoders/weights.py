@@ -24,8 +24,9 @@ SHIPPED_FOLDER = Path(__file__).parent / SHIPPED
 """Where the encoders that come with the package lie: a config, weights, a vocabulary, and the
 quality that their training measured."""
 
-CONTAINERS = ("model_state", "state_dict")
-"""Where training programs put the weights inside their checkpoints: SlowFast's, open_clip's."""
+CONTAINERS = ("model_state", "state_dict", "model", "module")
+"""Where training programs put the weights inside their checkpoints: SlowFast's, open_clip's, the
+MAE family's and DeepSpeed's."""
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,75 @@
+"""The families of encoders, and which of them a name belongs to; torch-free."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pcmci.errors import WeightsError
+from pcmci.extract.encoders.config_file import read_json
+
+VLM_FAMILIES = {
+    "open_clip": "pcmci.extract.encoders.clip",
+}
+"""The module that loads a VLM, by the first word of its name or by `model_type` of its config. Any
+other name is open_clip's."""
+
+VIDEO_FAMILIES = {
+    "timesformer": "pcmci.extract.encoders.timesformer",
+    "vit": "pcmci.extract.encoders.vit",
+    "timm": "pcmci.extract.encoders.vit",
+    "kitchen": "pcmci.extract.encoders.timesformer",
+}
+"""The module that loads a video encoder, likewise; a config without a `model_type` is a
+TimeSformer's. A new encoder is one file, one line here, and a card a model in `cards`."""
+
+DEFAULT_SIZES = {
+    "timesformer": "timesformer-base",
+    "vit": "vit-base",
+}
+"""What a family's bare name stands for."""
+
+
+def full_name(name: str) -> str:
+    """`timesformer` -> `timesformer-base`; all other names as they are."""
+    return DEFAULT_SIZES.get(name, name)
+
+
+def vlm_module(name: str) -> str:
+    """Of `VLM_FAMILIES`. Raises WeightsError for a config of an unknown family."""
+    if name.endswith(".json"):
+        return VLM_FAMILIES[_configured(name, VLM_FAMILIES, "open_clip")]
+    return VLM_FAMILIES.get(_first_word(name), VLM_FAMILIES["open_clip"])
+
+
+def video_module(name: str) -> str:
+    """Of `VIDEO_FAMILIES`. Raises WeightsError for a name or a config of no family."""
+    if name.endswith(".json"):
+        return VIDEO_FAMILIES[_configured(name, VIDEO_FAMILIES, "timesformer")]
+    family = _first_word(name)
+    if family not in VIDEO_FAMILIES:
+        close = difflib.get_close_matches(family, VIDEO_FAMILIES)
+        meant = f": did you mean {' or '.join(close)}?" if close else ""
+        raise WeightsError(
+            f"no video encoder is called {name!r}{meant}; the families are "
+            f"{', '.join(VIDEO_FAMILIES)}, and pcmci encoders lists their models; or give the path "
+            "of a JSON config"
+        )
+    return VIDEO_FAMILIES[family]
+
+
+def _first_word(name: str) -> str:
+    return re.split("[-:]", name, maxsplit=1)[0]
+
+
+def _configured(path: str, families: Mapping[str, str], otherwise: str) -> str:
+    """The family that a config's `model_type` names; timm's own have an `architecture` instead."""
+    raw = read_json(Path(path))
+    family = raw.get("model_type", "timm" if "architecture" in raw else otherwise)
+    if family not in families:
+        raise WeightsError(
+            f"config {path}: model_type is {family!r}, the families are {', '.join(families)}"
+        )
+    return str(family)
