@@ -20,7 +20,7 @@ from pcmci.heads.ablation.ablate import ablate
 from pcmci.heads.ablation.grid import PAPER_ORDERS
 from pcmci.report.ablation import ablation_page, read_rows, write_report
 from pcmci.report.paper import REPORTED, reported
-from pcmci.report.table import percent, spread
+from pcmci.report.table import percent, score_table, show, spread
 
 NASTY = "<script>document.title='hurt'</script>"
 FIGURES = ("scores", "odd", "coprediction", "classes", "reliability", "training")
@@ -207,3 +207,19 @@ def test_the_papers_figures_are_those_of_the_protocol(request):
         assert {
             order: percent(reported(data, score, order)) for order in REPORTED[data, score]
         } == values
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_no_number_is_cut_off_in_a_narrow_terminal(monkeypatch, capsys, width):
+    scores = {
+        split: {"videos": 480, "Acc": 0.91234, "mAP": 0.81234, "ODD@0.6": 0.01234, "coverage": 1.0}
+        for split in ("test", "shift-all")
+    }
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda console: True))
+    show(score_table(scores, "coin, order ich,ici,ivc, seed 0 (percent)"))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    for number in ("91.23", "81.23", "1.23", "100.00", "480"):
+        assert text.count(number) >= 2
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width

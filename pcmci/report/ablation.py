@@ -18,7 +18,7 @@ import pyarrow.parquet
 from matplotlib.figure import Figure as Drawing
 
 from pcmci.errors import PcmciError, UsageError
-from pcmci.report import figures
+from pcmci.report import figures, glyphs
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS
 from pcmci.report.table import (
@@ -353,7 +353,7 @@ def _coprediction(rows: Rows, gallery: _Gallery) -> Section | None:
             gallery.show(
                 "coprediction", drawing,
                 "Co-prediction Q on the test videos, the mean over seeds. Point at a cell for its "
-                "names.",
+                "names." + _key(names, figures.READABLE),
                 hovers,
             ),
             Table(
@@ -365,6 +365,11 @@ def _coprediction(rows: Rows, gallery: _Gallery) -> Section | None:
             ),
         ],
     )  # fmt: skip
+
+
+def _key(names: Sequence[str], most: int) -> str:
+    """Of the numbers at an axis that names up to so many labels."""
+    return glyphs.key(names) if len(names) <= most else ""
 
 
 def _orders(pairs: Sequence[Row]) -> str:
@@ -414,7 +419,8 @@ def _classes(rows: Rows, gallery: _Gallery) -> Section | None:
             gallery.show(
                 "classes", drawing,
                 f"AP of each step minus that of {rows.reference}, the mean over seeds; steps by "
-                f"their AP of {rows.reference}, the best on the left.",
+                f"their AP of {rows.reference}, the best on the left."
+                + _key(classes, 2 * figures.READABLE),
                 hovers,
             ),
             table,

@@ -12,10 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from pcmci.report.glyphs import FAMILY, drawn, families
 from pcmci.report.page import Hover
 
 STYLE: Any = {  # its keys' type differs between versions of Matplotlib
-    "font.family": "DejaVu Sans",
+    "font.family": FAMILY,
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -115,8 +116,9 @@ def coprediction_matrices(
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("given this action")
         if len(names) <= READABLE:
-            axes.set_xticks(range(len(names)), names, rotation=90, fontsize=5)
-            axes.set_yticks(range(len(names)), names, fontsize=5)
+            written = {"fontsize": 5, "family": families(names)}
+            axes.set_xticks(range(len(names)), drawn(names), rotation=90, **written)
+            axes.set_yticks(range(len(names)), drawn(names), **written)
         axes.tick_params(length=0)
     panels[0].set_ylabel("how likely is this one")
     left, right, bottom, top = 0.9 / width, 1 - 0.7 / width, 0.24, 0.92
@@ -251,7 +253,9 @@ def class_differences(
     )
     axes.set_yticks(range(len(variants)), variants, fontsize=7)
     if len(classes) <= 2 * READABLE:
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=5)
+        axes.set_xticks(
+            range(len(classes)), drawn(classes), rotation=90, fontsize=5, family=families(classes)
+        )
     else:
         axes.set_xticks([])
     axes.tick_params(length=0)

@@ -6,11 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.rule import Rule
 from rich.table import Table
+from rich.text import Text
 
 from pcmci.report.paper import reported, reported_encoder
 
 NOTHING = "–"
+
+FEWEST_LETTERS = 8
+"""Of a name in a line of a table: with fewer a list is easier to read."""
 
 
 def percent(value: float | None) -> str:
@@ -226,12 +231,34 @@ def tau_table(scores: Mapping[str, Any], taus: Iterable[str], split: str) -> Tab
 
 
 def show(*tables: Table) -> None:
-    """Print tables as wide as they need to be where nobody looks at a terminal."""
+    """Print tables as wide as they need to be where nobody looks at a terminal; as a list of
+    rows, a line a column, where a terminal is too narrow for their numbers."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
     for table in tables:
-        console.print(table)
+        for column in table.columns:
+            if column.justify == "right":
+                column.no_wrap = True  # a number is whole or not there
+            else:
+                longest = max(map(len, [str(column.header), *map(str, column.cells)]))
+                column.overflow, column.min_width = "fold", min(longest, FEWEST_LETTERS)
+        if console.measure(table).minimum <= console.width:
+            console.print(table)
+        else:
+            _show_as_list(console, table)
+
+
+def _show_as_list(console: Console, table: Table) -> None:
+    names = [str(column.header) for column in table.columns]
+    if table.title:
+        console.print(table.title)
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        console.print(Rule(style="dim"))
+        for name, cell in zip(names, row, strict=True):
+            if cell != "":
+                console.print(Text(f"{name}: {str(cell).replace(chr(10), ', ')}"))
+    console.print(Rule(style="dim"))
 
 
 def _score_names(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
