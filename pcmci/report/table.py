@@ -14,6 +14,8 @@ from pcmci.report.paper import reported, reported_encoder
 
 NOTHING = "–"
 
+MOST_WIDE = 10_000
+
 FEWEST_LETTERS = 8
 """Of a name in a line of a table: with fewer a list is easier to read."""
 
@@ -243,7 +245,8 @@ def show(*tables: Table) -> None:
             else:
                 longest = max(map(len, [str(column.header), *map(str, column.cells)]))
                 column.overflow, column.min_width = "fold", min(longest, FEWEST_LETTERS)
-        if console.measure(table).minimum <= console.width:
+        wide = console.options.update(max_width=MOST_WIDE)  # or it is cut to the terminal's width
+        if console.measure(table, options=wide).minimum <= console.width:
             console.print(table)
         else:
             _show_as_list(console, table)
