@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.errors import PcmciError, UsageError
 from pcmci.extract.config import ExtractConfig
 from pcmci.flags import with_flags
@@ -59,6 +60,10 @@ Scheduler = Annotated[
         help="Of a Dask cluster that does the work: tcp://HOST:8786, or its scheduler file.",
         show_default=False,
     ),
+]
+WaitWorkers = Annotated[
+    float,
+    typer.Option(help="Minutes without a worker that can work, after which a cluster's run ends."),
 ]
 Features = Annotated[
     str | None,
@@ -142,6 +147,7 @@ def extract(
             show_default="this process alone",
         ),
     ] = None,
+    wait_workers: WaitWorkers = WAIT_MINUTES,
     as_json: AsJson = False,
     *,
     settings: dict[str, Any],
@@ -171,6 +177,7 @@ def extract(
     summary = run_extract(
         found, store, config, overwrite=overwrite, retry_failed=retry_failed, repair=repair,
         progress=not as_json, scheduler=scheduler, workers=workers,
+        wait_workers=wait_workers,
     )  # fmt: skip
     _show_summary(summary, store, as_json, learnable=bool(found.activity or found.steps))
 
@@ -327,6 +334,7 @@ def ablate(
         ),
     ] = None,
     scheduler: Scheduler = None,
+    wait_workers: WaitWorkers = WAIT_MINUTES,
     as_json: AsJson = False,
     *,
     settings: dict[str, Any],
@@ -350,7 +358,7 @@ def ablate(
 
     with (
         open_store(_find_store(dataset, features)) as store,
-        trainers_of(scheduler, workers, store, out, device, not as_json) as trainers,
+        trainers_of(scheduler, workers, store, out, device, not as_json, wait_workers) as trainers,
     ):
         _say_coverage(store)
         ablator = Ablator(

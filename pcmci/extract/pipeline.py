@@ -19,6 +19,7 @@ from pcmci.cache.repair import repair as repair_store
 from pcmci.cache.schema import Sampling, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.writer import StoreWriter
+from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.errors import VideoError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
@@ -44,6 +45,7 @@ def extract(
     progress: bool = True,
     scheduler: str | None = None,
     workers: int | None = None,
+    wait_workers: float = WAIT_MINUTES,
 ) -> Summary:
     """Encode every video of a data set that the store does not have yet.
 
@@ -51,7 +53,8 @@ def extract(
     call again does only what is left; retry_failed: failed ones too; repair: those whose features
     are damaged (`pcmci.cache.repair`).
     scheduler: of a Dask cluster that computes, its address or its scheduler file; workers: so many
-    processes of this machine do. The store, to its bits, is the same.
+    processes of this machine do; wait_workers: minutes without one that can, after which the run
+    ends. The store, to its bits, is the same.
     Raises SpecMismatch where the store was made with other settings, StoppedError after SIGINT or
     SIGTERM (everything encoded by then is stored), ClusterError where a cluster fails.
     """
@@ -64,7 +67,7 @@ def extract(
         from pcmci.extract.distributed import ClusterExtraction
 
         with connect(scheduler, workers, config.device) as client:
-            extraction = ClusterExtraction(client, dataset, out, config, progress)
+            extraction = ClusterExtraction(client, dataset, out, config, progress, wait_workers)
             return extraction.run(overwrite, retry_failed, repair)
     encoders = Encoders.load(config)
     spec = make_spec(dataset, video_table(dataset), config, encoders.made)

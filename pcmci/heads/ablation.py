@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import Store
+from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.device import choose_device, choose_precision, usable_cores
 from pcmci.errors import ClusterError, PcmciError, UsageError
 from pcmci.heads.config import TransportConfig, order_name, parse_labels, parse_order, setting_name
@@ -447,6 +448,7 @@ def ablate(
     retry_failed: bool = False,
     progress: bool = True,
     scheduler: str | None = None,
+    wait_workers: float = WAIT_MINUTES,
     **values: Any,
 ) -> Ablation:
     """Every order with every seed and every combination of the grid, each a run in `out` as
@@ -458,12 +460,13 @@ def ablate(
     rows of their own. reference: the order that the others are compared with. workers: processes;
     stack: how many runs are trained as one model. resamples: of the bootstrap, 0 for none.
     scheduler: of a Dask cluster that trains, its address or its scheduler file; the store and `out`
-    have to lie where its workers see them. values: settings of all runs, as `epochs=30`.
+    have to lie where its workers see them; wait_workers: minutes without one that can train, after
+    which the sweep ends. values: settings of all runs, as `epochs=30`.
     Runs that are there are not trained again, runs that diverged before not tried again unless
     `retry_failed`. A run that fails is recorded, and the others go on.
     Raises UsageError for arguments, PcmciError where every run failed.
     """
-    with trainers_of(scheduler, workers, store, out, device, progress) as trainers:
+    with trainers_of(scheduler, workers, store, out, device, progress, wait_workers) as trainers:
         ablator = Ablator(
             store, orders, seeds, grid or {}, labels, reference, out, device, precision, memory,
             workers, stack, retry_failed, progress, values, trainers,
@@ -479,6 +482,7 @@ def trainers_of(
     out: str | Path,
     device: str = "auto",
     progress: bool = True,
+    wait_workers: float = WAIT_MINUTES,
 ) -> Iterator[Trainers | None]:
     """The workers of a cluster, for an `Ablator`; None where none was named.
 
@@ -496,7 +500,7 @@ def trainers_of(
 
     with connect(scheduler, workers) as client:
         say(f"dashboard: {dashboard(client)}")
-        with Trainers(client, store, Path(out), device, say) as trainers:
+        with Trainers(client, store, Path(out), device, say, wait_workers) as trainers:
             yield trainers
 
 
