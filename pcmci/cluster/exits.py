@@ -112,6 +112,9 @@ def _tell(address: str, topic: str, dask_worker: Nanny) -> None:
 
 
 def _told(nanny: Nanny, address: str, topic: str, on_exit: Any, code: int) -> None:
-    with contextlib.suppress(Exception):  # it is closing: nobody waits for what it says
-        nanny.log_event(topic, [address, code])
+    async def send() -> None:
+        with contextlib.suppress(Exception):  # all is closing: nobody waits for what it says
+            await nanny.scheduler.log_event(topic=topic, msg=[address, code])
+
+    nanny.loop.add_callback(send)
     on_exit(code)
