@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
+import math
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -82,6 +85,7 @@ Labels = Annotated[
 def main() -> NoReturn:
     """Run the command line; leaves with 0, 1 for work that failed, 2 for bad input, or 128 + N
     after signal N."""
+    _silence_libraries()
     try:
         app(standalone_mode=True)
     except PcmciError as error:
@@ -92,6 +96,18 @@ def main() -> NoReturn:
         print(f"pcmci: {where}{error.strerror or error}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)
+
+
+def _silence_libraries() -> None:
+    """What a user reads is ours. `-W` and PYTHONWARNINGS bring warnings back; whoever set filters
+    before (tests, which make errors of them) keeps them."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", append=True)
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that are started later
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    root = logging.getLogger()
+    if not root.handlers:  # or Python would print what no handler takes
+        root.addHandler(logging.NullHandler())
 
 
 def _beside_decoding() -> None:
@@ -372,7 +388,7 @@ def ablate(
         found = ablator.run(taus, results, resamples, command)
     workers_did = trainers.workers if trainers is not None else {}
     from pcmci.report.ablation import write_report
-    from pcmci.report.table import ablation_table, show
+    from pcmci.report.table import ablation_table, show, undefined_line
 
     page = write_report(found.path)
     if as_json:
@@ -389,6 +405,9 @@ def ablate(
             for score in dict.fromkeys(row["score"] for row in found.summary)
         ]
         show(*(table for table in tables if table is not None))
+        for score in dict.fromkeys(row["score"] for row in found.summary):
+            if line := undefined_line(found.summary, score, "test"):
+                print(line)
         print(
             f"{found.done} runs ({found.done - found.trained} of them were there)\n"
             f"rows: {found.path / 'results.parquet'}\npage: {page}"
@@ -457,16 +476,19 @@ def evaluate(
     """
     taus = parse_taus(tau)
     from pcmci.heads.run import load_run
-    from pcmci.heads.scoring import score
-    from pcmci.report.table import score_table, show, tau_table
+    from pcmci.heads.scoring import score, undefined
+    from pcmci.report.table import headline_scores, score_table, show, tau_table
 
     loaded = load_run(run)
     predictions = loaded.predictions
     scores = score(predictions, taus)
     if as_json:
-        _print_json({"run": str(run), "scores": scores})
+        reasons = undefined(scores, headline_scores(scores))
+        _print_json({"run": str(run), "scores": scores, "undefined": reasons})
         return
-    show(score_table(score(predictions), str(run)))
+    headline = score(predictions)
+    show(score_table(headline, str(run)))
+    _say_undefined(headline)
     if "steps" in predictions.labels:
         named = [f"{value:.4g}" for value in taus]
         show(*(tau_table(values, named, split) for split, values in scores.items()))
@@ -583,7 +605,20 @@ def _run_facts(run: Any) -> dict[str, Any]:
         labels: {name: value for name, value in facts.items() if name not in kept}
         for labels, facts in run.heads.items()
     }
-    return {"scores": run.metrics, "heads": heads}
+    from pcmci.heads.scoring import undefined
+    from pcmci.report.table import headline_scores
+
+    reasons = undefined(run.metrics, headline_scores(run.metrics))
+    return {"scores": run.metrics, "undefined": reasons, "heads": heads}
+
+
+def _say_undefined(scores: dict[str, Any]) -> None:
+    """Below a table with dashes: why they are there."""
+    from pcmci.heads.scoring import undefined
+    from pcmci.report.table import headline_scores, undefined_lines
+
+    for line in undefined_lines(undefined(scores, headline_scores(scores))):
+        print(line)
 
 
 def _show_run(run: Any) -> None:
@@ -594,6 +629,7 @@ def _show_run(run: Any) -> None:
     data = run.config["store"]["spec"]["dataset"]
     seed = run.config["train"]["seed"]
     show(score_table(run.metrics, f"{data}, order {order}, seed {seed} (percent)"))
+    _say_undefined(run.metrics)
     show(heads_table(run.heads))
     print(f"{'already there: ' if run.reused else ''}{run.path}")
 
@@ -819,4 +855,13 @@ def _progress(what: str, unit: str, silent: bool) -> Iterator[Callable[[int, int
 
 
 def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1, ensure_ascii=False))
+    print(json.dumps(_defined(content), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _defined(content: Any) -> Any:
+    """JSON has no NaN and no infinity: what could not be computed is null."""
+    if isinstance(content, dict):
+        return {name: _defined(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_defined(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -34,7 +34,7 @@ from pcmci.heads.metrics import (
 )
 from pcmci.heads.predictions import Predictions
 from pcmci.heads.run import Run
-from pcmci.heads.scoring import Scores, class_ap, score, sigmoid, softmax
+from pcmci.heads.scoring import Scores, class_ap, score, sigmoid, softmax, why_undefined
 from pcmci.heads.sweep import Settings, Sweep, Trial, Variant, shown
 
 PAIRS = 20
@@ -244,6 +244,7 @@ def _summary(
         for variant, outcomes in kept[labels].items():
             there = [scores[id(outcome)] for outcome in outcomes if outcome]
             for split in splits:
+                why = [why_undefined(by[split], name) for by in there]
                 values = [v for by in there if (v := by[split].get(name)) is not None]
                 interval = against.get(name, {}).get(variant.name, {}).get(split)
                 yield {
@@ -262,13 +263,16 @@ def _summary(
                     "mean": statistics.fmean(values) if values else None,
                     "sd": statistics.stdev(values) if len(values) > 1 else None,
                     **{
-                        key: getattr(interval, attribute) if interval else None
+                        key: _number(getattr(interval, attribute)) if interval else None
                         for key, attribute in (
                             ("difference", "value"), ("low", "low"), ("high", "high"),
                         )
                     },
                     "truth": next((by[split].get(f"{name} truth") for by in there), None),
-                    "excludes zero": interval.excludes_zero if interval else None,
+                    "excludes zero": interval.excludes_zero
+                    if interval and interval.known
+                    else None,
+                    "undefined": next(filter(None, why), ""),
                     "coverage": there[0][split]["coverage"] if there else None,
                 }  # fmt: skip
 
