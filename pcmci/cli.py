@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
@@ -34,6 +37,7 @@ app.add_typer(store_app, name="store")
 def main() -> NoReturn:
     """Run the command line; leaves with 0, 1 for work that failed, 2 for bad input, or 128 + N
     after signal N."""
+    _silence_libraries()
     try:
         app(standalone_mode=True)
     except PcmciError as error:
@@ -44,3 +48,15 @@ def main() -> NoReturn:
         print(f"pcmci: {where}{error.strerror or error}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)
+
+
+def _silence_libraries() -> None:
+    """What a user reads is ours. `-W` and PYTHONWARNINGS bring warnings back; whoever set filters
+    before (tests, which make errors of them) keeps them."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", append=True)
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that are started later
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    root = logging.getLogger()
+    if not root.handlers:  # or Python would print what no handler takes
+        root.addHandler(logging.NullHandler())

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from unittest import mock
 
 import cloudpickle
@@ -90,18 +91,38 @@ class Deadly(WorkerPlugin):
 
 
 class Stillborn(WorkerPlugin):
-    """Every process dies when it loads the encoders; or those of one worker, by its name."""
+    """Every process ends when it loads the encoders; or those of one worker, by its name; or the
+    first so many of all, counted by files in a folder. how: a signal that it gets, or the status
+    with which it exits by itself."""
 
     name = "stillborn"
 
-    def __init__(self, worker: str | None = None) -> None:
-        self.worker = worker
+    def __init__(
+        self,
+        worker: str | None = None,
+        how: signal.Signals | int = signal.SIGKILL,
+        times: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.worker, self.how, self.times, self.folder = worker, how, times, folder
 
     def setup(self, worker) -> None:
         from pcmci.extract.pair import Encoders
 
+        load, how, times, folder = Encoders.load, self.how, self.times, self.folder
+
+        def end(config):
+            if times is not None:
+                if len(list(folder.iterdir())) >= times:
+                    return load(config)
+                (folder / str(os.getpid())).touch()
+            if not isinstance(how, signal.Signals):
+                os._exit(how)
+            os.kill(os.getpid(), how)
+            signal.pause()  # it may take another thread
+
         if self.worker in (None, str(worker.name)):
-            Encoders.load = lambda config: os.kill(os.getpid(), signal.SIGKILL)
+            Encoders.load = end
 
 
 class Slow(WorkerPlugin):

@@ -63,7 +63,7 @@ MAY = {
     "report": set(),
     "demo": {"cache", "extract", "heads", "kitchen", "report"},
     "commands": {
-        "cache", "demo", "extract", "flags", "heads", "kitchen", "remote", "report",
+        "cache", "cluster", "demo", "extract", "flags", "heads", "kitchen", "remote", "report",
     },
     "cli": {"commands"},
     "__main__": {"cli"},

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,8 +98,8 @@ def processes():
             process.wait()
 
 
-def on(client, dataset, out, config, *, progress=False, retry_failed=False):
-    extraction = ClusterExtraction(client, dataset, out, config, progress)
+def on(client, dataset, out, config, *, progress=False, retry_failed=False, wait=60.0):
+    extraction = ClusterExtraction(client, dataset, out, config, progress, wait)
     return extraction.run(overwrite=False, retry_failed=retry_failed, repair=False)
 
 
@@ -277,15 +278,60 @@ def test_where_all_are_sick_the_run_ends_and_goes_on_later(dataset, config, whol
     assert content(out) == content(whole)
 
 
-def test_workers_that_die_of_the_encoders_end_the_run(dataset, config, tmp_path):
-    with local_client(2, Stillborn()) as client, pytest.raises(ClusterError, match="out of memory"):
+@pytest.mark.parametrize("stored", [False, True])
+def test_workers_that_are_killed_while_they_load_are_waited_for(
+    stored, dataset, config, whole, tmp_path, capsys
+):
+    """More often than anything is counted to; before the store is made, and where there is one."""
+    out, marks = tmp_path / "store.zarr", tmp_path / "killed"
+    marks.mkdir()
+    if stored:
+        shutil.copytree(whole, out)
+    with local_client(2, Stillborn(times=7, folder=marks)) as client:
+        summary = on(client, dataset, out, config, progress=True, retry_failed=True)
+    assert len(list(marks.iterdir())) == 7
+    assert "ended before they had work (killed, or out of memory?)" in capsys.readouterr().err
+    assert set(summary.failures) == {"broken"}
+    assert content(out) == content(whole)
+
+
+@pytest.mark.parametrize("how", [3, signal.SIGSEGV])
+def test_workers_that_end_by_themselves_end_the_run(how, dataset, config, tmp_path):
+    """With the reason, and long before the time that killed ones are waited for."""
+    cause = "exit status 3" if how == 3 else "SIGSEGV"
+    with (
+        local_client(2, Stillborn(how=how)) as client,
+        pytest.raises(ClusterError, match=f"ended by itself before it had work, with {cause}"),
+    ):
         on(client, dataset, tmp_path / "a.zarr", config)
     assert not (tmp_path / "a.zarr").exists()
 
 
-def test_a_worker_that_dies_of_the_encoders_stops_no_other(dataset, config, whole, tmp_path):
+def test_where_workers_are_killed_all_the_time_the_wait_has_an_end(dataset, config, tmp_path):
+    with (
+        local_client(1, Stillborn()) as client,
+        pytest.raises(ClusterError, match=r"for 0 s: .*out of memory.*--wait-workers MINUTES"),
+    ):
+        on(client, dataset, tmp_path / "a.zarr", config, wait=0)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_where_nobody_comes_the_wait_has_an_end(dataset, config, tmp_path, capsys):
+    out = tmp_path / "a.zarr"
+    with local_client(1) as client:
+        client.cluster.scale(0)
+        while client.scheduler_info(n_workers=-1)["workers"]:
+            time.sleep(0.05)
+        with pytest.raises(ClusterError, match="used for 3 s: no worker is there; the same"):
+            on(client, dataset, out, config, progress=True, wait=0.05)
+    assert "no worker is there: waiting for one, 3 s at most" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, 3])
+def test_a_worker_that_dies_of_the_encoders_stops_no_other(how, dataset, config, whole, tmp_path):
     out = tmp_path / "store.zarr"
-    with local_client(2, Stillborn("1")) as client:
+    with local_client(2, Stillborn("1", how)) as client:
         summary = on(client, dataset, out, config)
     assert summary.workers["0"].videos == 8
     assert content(out) == content(whole)

@@ -89,11 +89,20 @@ def local_cluster(workers: int, gpus: Sequence[str] = ()) -> Iterator[SpecCluste
     """So many processes of this machine, on loopback alone."""
     specs = worker_specs(workers, gpus)
     threads = {"OMP_NUM_THREADS": str(_threads_of_each(workers)), "OMP_WAIT_POLICY": "PASSIVE"}
-    with _quiet(), dask.config.set({"distributed.nanny.pre-spawn-environ": threads}):
+    settings = {
+        "distributed.nanny.pre-spawn-environ": threads,
+        # A nanny starts its worker again, however long that takes on a busy machine: Dask would
+        # close the nanny after 15 s, and nobody would come.
+        "distributed.deploy.lost-worker-timeout": "365 days",
+    }
+    with _quiet(), dask.config.set(settings):
         options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
-        cluster = SpecCluster(
-            workers=specs, scheduler={"cls": Scheduler, "options": options}, silence_logs=False
-        )
+        try:
+            cluster = SpecCluster(
+                workers=specs, scheduler={"cls": Scheduler, "options": options}, silence_logs=False
+            )
+        except RuntimeError as error:
+            raise ClusterError(f"--workers {workers}: no such cluster: {_line(error)}") from error
         try:
             yield cluster
         finally:

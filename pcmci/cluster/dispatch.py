@@ -26,7 +26,9 @@ from distributed import Client, Future
 from distributed.comm import CommClosedError
 
 from pcmci.cluster.connect import lost
+from pcmci.cluster.exits import FAULTS, Exits, check_faults
 from pcmci.cluster.halting import halt
+from pcmci.cluster.patience import NOBODY, UNDECIDED, WAIT_MINUTES, Patience, before_work
 from pcmci.errors import ClusterError, NoWorker, PcmciError
 
 DEATHS = 3
@@ -46,8 +48,8 @@ class Member:
     """A worker as the user knows it, by name; a nanny starts it again under the same one.
 
     refused: why it gets no work, "" where it does. deaths: of its processes; stillborn: of these,
-    before it could work. left: times that it went away as it should. since: when it could first
-    work (`time.monotonic`).
+    before it could work; faults: of these, by how they ended by themselves. left: times that it
+    went away as it should. since: when it could first work (`time.monotonic`).
     """
 
     name: str
@@ -55,6 +57,7 @@ class Member:
     deaths: int = 0
     left: int = 0
     stillborn: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
     since: float = 0.0
 
     @property
@@ -110,6 +113,7 @@ class Dispatcher(Generic[Item]):
     many take a worker no more time than one does (a batch), so that fewer save nothing.
     admit: run once on each worker's process before it gets work; judge: told what it answered,
     returns why the worker cannot be used, or "". token: what a task asks `is_halted` about.
+    wait_minutes: how long a run waits that has no usable worker.
     stopping: asked often; once it says yes no task is given out any more, and those that are out
     are told to end. say: a line for the user. tick: called a few times a second.
     members: by name, with what became of them.
@@ -126,6 +130,7 @@ class Dispatcher(Generic[Item]):
         size: int = 1,
         least: int = 1,
         tasks_a_worker: int = TASKS_A_WORKER,
+        wait_minutes: float = WAIT_MINUTES,
         stopping: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda line: None,
         tick: Callable[[], None] = lambda: None,
@@ -140,8 +145,13 @@ class Dispatcher(Generic[Item]):
         self._todo: deque[Item] = deque()
         self._suspects: deque[Item] = deque()
         self._deaths: Counter[Item] = Counter()
+        self._exits, self._patience = Exits(client), Patience(wait_minutes, say)
+        # Since a worker could last work: processes that died before they could, how they ended by
+        # themselves, and whose they were.
         self._stillborn = 0
-        self._halted = self._waiting_said = False
+        self._faults: Counter[str] = Counter()
+        self._unborn: dict[str, Member] = {}
+        self._halted = False
         self._looked = 0.0
         self._gone: set[str] = set()
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -151,28 +161,33 @@ class Dispatcher(Generic[Item]):
 
         An item whose worker died is tried again, alone on a worker, so that it is known whose fault
         a second death is; after the third it comes back as a `Killer`.
-        Raises ClusterError where the scheduler is lost, where no worker may do the work, and where
-        the work itself fails on several.
+        Raises ClusterError where the scheduler is lost, where no worker may do the work, where the
+        work itself fails on several, and where workers end by themselves, or none comes in time.
         """
         self._todo.extend(items)
         try:
-            self.client.subscribe_topic("all", self._on_event)
-            yield from self._look()
-            while self._todo or self._suspects or self._in_flight():
-                self._check_connection()
-                self._tick()
-                if self._stopping():
-                    self._halt()
-                    if not self._in_flight():
-                        return
-                else:
-                    self._feed()
-                    self._check_workers()
-                yield from self._next_event()
+            with self._exits:
+                yield from self._run()
         except (OSError, CommClosedError, TimeoutError) as error:
             raise lost(error) from error
         finally:
             self._let_go()
+
+    def _run(self) -> Iterator[Finished[Item] | Killer[Item]]:
+        self.client.subscribe_topic("all", self._on_event)
+        yield from self._look()
+        while self._todo or self._suspects or self._in_flight():
+            self._check_connection()
+            self._tick()
+            if self._stopping():
+                self._halt()
+                if not self._in_flight():
+                    return
+            else:
+                self._feed()
+                self._check_workers()
+            yield from self._next_event()
+            self._hear_exits()
 
     # --- what happens -----------------------------------------------------------------------------
 
@@ -232,7 +247,8 @@ class Dispatcher(Generic[Item]):
         name = address if name is None else str(name)
         member = self.members.setdefault(name, Member(name))
         self._processes[address] = _Process(member)
-        self._waiting_said = False
+        self._unborn[address] = member
+        self._exits.watch(address)
         self.client.subscribe_topic(address, functools.partial(self._on_leave, address))
         if not (member.refused or self._halted):
             self._submit(address, self._admit, ())
@@ -249,17 +265,28 @@ class Dispatcher(Generic[Item]):
         else:
             member.deaths += 1
             self._say(f"worker {member.name} died")
-            if not process.ready and not member.refused:
+            if address in self._unborn and not member.refused:
                 self._stillborn += 1
                 member.stillborn += 1
-                if member.stillborn >= DEATHS:
-                    self._refuse(member, f"it died {DEATHS} times before it had work")
         for key, task in process.tasks.items():
             self._forget(key, task)
             if expected:
                 self._todo.extendleft(reversed(task.items))
             elif not self._stopping():
                 yield from self._suspect(task.items)
+
+    def _hear_exits(self) -> None:
+        """A nanny's word may come before or after the scheduler's that its worker is gone."""
+        for address, fault in self._exits.told():
+            member = self._unborn.pop(address, None)
+            if member is None or member.refused or not fault or self._stopping():
+                continue
+            self._faults[fault] += 1
+            member.faults[fault] += 1
+            if member.faults[fault] >= FAULTS:
+                self._refuse(
+                    member, f"it ended by itself {FAULTS} times before it had work, with {fault}"
+                )
 
     def _suspect(self, items: Iterable[Item]) -> Iterator[Killer[Item]]:
         for item in items:
@@ -313,6 +340,9 @@ class Dispatcher(Generic[Item]):
             self._refuse(process.member, reason)
         else:
             process.ready, self._stillborn = True, 0
+            self._unborn.pop(address, None)
+            self._faults.clear()
+            process.member.faults.clear()
             process.member.since = process.member.since or time.monotonic()
 
     def _failed(self, process: _Process, key: Key, error: Exception) -> None:
@@ -390,22 +420,30 @@ class Dispatcher(Generic[Item]):
             self.client.run(halt, self._token, wait=False, on_error="ignore")
 
     def _check_workers(self) -> None:
-        if self._in_flight():
+        """One can work, or is waited for: for so long, and not where it would be for nothing."""
+        if self._in_flight() or any(process.ready for process in self._processes.values()):
+            self._patience.over()
             return
         usable = [p for p in self._processes.values() if not p.member.refused]
-        if self._processes and not usable:
+        there = {process.member.name for process in self._processes.values()}
+        # Killed, and not back yet: its nanny, or whoever manages machines, starts it again.
+        away = [m for name, m in self.members.items() if name not in there and not m.refused]
+        if self._processes and not usable and not any(one.deaths for one in away):
             first = next(p.member for p in self._processes.values())
             raise NoWorker(
                 f"none of {len(self._processes)} workers may do the work; worker {first.name}: "
                 f"{first.refused}"
             )
-        if self._stillborn >= DEATHS * max(1, len(usable)):
-            raise ClusterError(
-                f"{self._stillborn} workers died before they had work (out of memory?)"
-            )
-        if not self._processes and not self._waiting_said:
-            self._waiting_said = True
-            self._say("no worker is there: waiting for one")
+        check_faults(self._faults, len(usable))
+        # One that was asked may take its time, unless such as it have died of it all the while.
+        here = "of the workers there none may do the work" if self._processes else NOBODY
+        why = [] if usable else [here]
+        why = [*why, before_work(self._stillborn)] if self._stillborn else why
+        self._patience.wait(
+            ", and ".join(why) or UNDECIDED,
+            may_end=not usable or self._stillborn > 0,
+            at_once=bool(why),
+        )
 
     def _check_connection(self) -> None:
         if self.client.status != "running":

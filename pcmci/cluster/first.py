@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
@@ -12,6 +14,8 @@ from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from pcmci.cluster.connect import lost
+from pcmci.cluster.exits import Exits, check_faults
+from pcmci.cluster.patience import NOBODY, UNDECIDED, WAIT_MINUTES, Patience, before_work
 from pcmci.errors import ClusterError, NoWorker, PcmciError
 
 Answer = TypeVar("Answer")
@@ -24,43 +28,93 @@ def first_answer(
     ask: Callable[[], Answer],
     trouble: Callable[[Answer], str],
     say: Callable[[str], None] = lambda line: None,
+    wait_minutes: float = WAIT_MINUTES,
 ) -> tuple[str, Answer]:
     """A worker's address and its answer; of the first one whose answer tells of no trouble.
 
     trouble: why a worker that answers so cannot be used, or "". say: a line for the user.
-    Waits where no worker is there: the question makes an adaptive cluster start one.
-    Raises NoWorker where none of those there can be used, ClusterError for a lost scheduler and
-    for workers that die of the question.
+    Waits where no worker is there: the question makes an adaptive cluster start one. Those that are
+    killed while they look for the answer are waited for too, `wait_minutes` in all.
+    Raises NoWorker where none of those there can be used, ClusterError for a lost scheduler, for
+    workers that end by themselves, and where the time is up.
     """
-    reasons: dict[str, str] = {}
-    while True:
-        untried = [address for address in workers(client) if address not in reasons]
-        if reasons and not untried:
-            address, reason = next(iter(reasons.items()))
-            raise NoWorker(f"no worker can be used; {address}: {reason}")
-        if not untried:
-            say("no worker is there: waiting for one")
-        some = untried if reasons else None
+    with Exits(client) as exits:
+        return _Inquiry(client, exits, Patience(wait_minutes, say), say).first(ask, trouble)
+
+
+class _Inquiry:
+    """One question, and what became of the workers meanwhile."""
+
+    def __init__(
+        self, client: Client, exits: Exits, patience: Patience, say: Callable[[str], None]
+    ) -> None:
+        self._client, self._exits, self._patience, self._say = client, exits, patience, say
+        self._names: dict[str, str] = {}  # by address, of those there when last looked at
+        self._reasons: dict[str, str] = {}  # by address, why it cannot be used
+        self._died = 0
+        self._faults: Counter[str] = Counter()
+
+    def first(
+        self, ask: Callable[[], Answer], trouble: Callable[[Answer], str]
+    ) -> tuple[str, Answer]:
+        while True:
+            self._look()
+            untried = [address for address in self._names if address not in self._reasons]
+            if self._reasons and not untried and not self._died:
+                address, reason = next(iter(self._reasons.items()))
+                raise NoWorker(f"no worker can be used; {address}: {reason}")
+            if self._reasons and not untried:  # the ones that died will be back
+                time.sleep(POLL_SECONDS)
+                continue
+            some = untried if self._reasons else None
+            answered = self._ask(ask, some)
+            if answered is None:
+                continue
+            address, answer, fault = answered
+            if fault or (fault := trouble(answer)):
+                self._reasons[address] = fault
+            else:
+                return address, answer
+
+    def _ask(
+        self, ask: Callable[[], Answer], some: list[str] | None
+    ) -> tuple[str, Answer, str] | None:
+        """What one of them says; None where all that were asked are gone."""
+        client = self._client
         future = client.submit(_with_address, ask, workers=some, pure=False)
         while future.status == "pending":
             with contextlib.suppress(TimeoutError, CancelledError):
                 wait(future, timeout=POLL_SECONDS)
             if client.status != "running" or future.status == "cancelled":
                 raise lost()
-            there = workers(client)
-            if some and not set(some) & set(there):
-                break  # all of them have gone, and nobody would answer
-        else:
-            try:
-                address, answer, fault = future.result()
-            except KilledWorker as error:
-                raise ClusterError("workers die before they have work (out of memory?)") from error
-            except (OSError, CommClosedError, CancelledError) as error:
-                raise lost(error) from error
-            if fault or (fault := trouble(answer)):
-                reasons[address] = fault
-            else:
-                return address, answer
+            self._look()
+            if some and not set(some) & set(self._names):
+                return None  # nobody would answer
+        try:
+            answered: tuple[str, Answer, str] = future.result()
+            return answered
+        except KilledWorker:
+            return None  # Dask has counted to three; what is counted here is why
+        except (OSError, CommClosedError, CancelledError) as error:
+            raise lost(error) from error
+
+    def _look(self) -> None:
+        """Who is there now. Raises ClusterError where nobody is worth waiting for."""
+        before, self._names = self._names, names_of_workers(self._client)
+        for address in self._names.keys() - before.keys():
+            self._exits.watch(address)
+        for address in before.keys() - self._names.keys() - self._reasons.keys():
+            self._died += 1
+            self._say(f"worker {before[address]} is gone")
+        self._faults.update(fault for _, fault in self._exits.told() if fault)
+        check_faults(self._faults, len(self._names.keys() - self._reasons.keys()))
+        why = [] if self._names else [NOBODY]
+        why = [*why, before_work(self._died)] if self._died else why
+        self._patience.wait(
+            ", and ".join(why) or UNDECIDED,
+            may_end=bool(why),
+            at_once=bool(why),
+        )
 
 
 class WorkerGone(ClusterError):
@@ -92,10 +146,16 @@ def answer_of(
 
 def workers(client: Client) -> list[str]:
     """The addresses of those there. Raises ClusterError for a lost scheduler."""
+    return list(names_of_workers(client))
+
+
+def names_of_workers(client: Client) -> dict[str, str]:
+    """By their addresses. Raises ClusterError for a lost scheduler."""
     try:
-        return list(client.scheduler_info(n_workers=-1)["workers"])
+        there = client.scheduler_info(n_workers=-1)["workers"]
     except (OSError, CommClosedError) as error:
         raise lost(error) from error
+    return {address: str(about.get("name", address)) for address, about in there.items()}
 
 
 def _with_address(ask: Callable[[], Answer]) -> tuple[str, Any, str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.commands.options import (
     AsJson,
     Device,
@@ -19,6 +20,7 @@ from pcmci.commands.options import (
     Scheduler,
     SeveralFeatures,
     StoreName,
+    WaitWorkers,
     find_stores,
 )
 from pcmci.commands.showing import duration, print_json, say_coverage, show_worker
@@ -101,6 +103,7 @@ def ablate(
         ),
     ] = None,
     scheduler: Scheduler = None,
+    wait_workers: WaitWorkers = WAIT_MINUTES,
     as_json: AsJson = False,
     *,
     settings: dict[str, Any],
@@ -137,7 +140,7 @@ def ablate(
             for path in find_stores(dataset, features, encoders)
         ]
         trainers = opening.enter_context(
-            trainers_of(scheduler, workers, stores, out, device, not as_json)
+            trainers_of(scheduler, workers, stores, out, device, not as_json, wait_workers)
         )
         for store in stores:
             say_coverage(store, named=len(stores) > 1)
@@ -152,7 +155,7 @@ def ablate(
         found = ablator.run(taus, results, resamples, command)
     workers_did = {name: one for each in trainers or () for name, one in each.workers.items()}
     from pcmci.report.ablation import write_report
-    from pcmci.report.table import ablation_table, show
+    from pcmci.report.table import ablation_table, show, undefined_line
 
     page = write_report(found.path)
     if as_json:
@@ -169,6 +172,9 @@ def ablate(
             for score in dict.fromkeys(row["score"] for row in found.summary)
         ]
         show(*(table for table in tables if table is not None))
+        for score in dict.fromkeys(row["score"] for row in found.summary):
+            if line := undefined_line(found.summary, score, "test"):
+                print(line)
         print(
             f"{found.done} runs ({found.done - found.trained} of them were there)\n"
             f"rows: {found.path / 'results.parquet'}\npage: {page}"

@@ -10,7 +10,7 @@ from pcmci.commands.options import (
     AsJson,
     RunPath,
 )
-from pcmci.commands.showing import print_json
+from pcmci.commands.showing import print_json, say_undefined
 from pcmci.heads.config import parse_taus
 
 
@@ -26,17 +26,20 @@ def evaluate(
     Example: pcmci evaluate runs/coin_steps_ich_seed0_1a2b3c4d --tau 0.3:0.9:0.05
     """
     taus = parse_taus(tau)
-    from pcmci.heads.scoring.scores import score
+    from pcmci.heads.scoring.scores import score, undefined
     from pcmci.heads.training.run import load_run
-    from pcmci.report.table import score_table, show, tau_table
+    from pcmci.report.table import headline_scores, score_table, show, tau_table
 
     loaded = load_run(run)
     predictions = loaded.predictions
     scores = score(predictions, taus)
     if as_json:
-        print_json({"run": str(run), "scores": scores})
+        reasons = undefined(scores, headline_scores(scores))
+        print_json({"run": str(run), "scores": scores, "undefined": reasons})
         return
-    show(score_table(score(predictions), str(run)))
+    headline = score(predictions)
+    show(score_table(headline, str(run)))
+    say_undefined(headline)
     if "steps" in predictions.labels:
         named = [f"{value:.4g}" for value in taus]
         show(*(tau_table(values, named, split) for split, values in scores.items()))

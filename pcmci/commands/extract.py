@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.commands.options import (
     AsJson,
     DatasetName,
     Scheduler,
+    WaitWorkers,
     beside_decoding,
 )
 from pcmci.commands.showing import print_json, show_worker
@@ -70,6 +72,7 @@ def extract(
             show_default="this process alone",
         ),
     ] = None,
+    wait_workers: WaitWorkers = WAIT_MINUTES,
     as_json: AsJson = False,
     *,
     settings: dict[str, Any],
@@ -98,7 +101,7 @@ def extract(
 
     summary = run_extract(
         found, store, config, overwrite=overwrite, retry_failed=retry_failed, repair=repair,
-        progress=not as_json, scheduler=scheduler, workers=workers,
+        progress=not as_json, scheduler=scheduler, workers=workers, wait_workers=wait_workers,
     )  # fmt: skip
     _show_summary(summary, store, as_json, learnable=bool(found.activity or found.steps))
 

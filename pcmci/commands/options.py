@@ -39,6 +39,10 @@ Features = Annotated[
         metavar="PATH",
     ),
 ]
+WaitWorkers = Annotated[
+    float,
+    typer.Option(help="Minutes without a worker that can work, after which a cluster's run ends."),
+]
 SeveralFeatures = Annotated[
     list[str] | None,
     typer.Option(

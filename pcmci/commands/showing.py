@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1, ensure_ascii=False))
+    """One JSON object; what could not be computed is null in it."""
+    print(json.dumps(_defined(content), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _defined(content: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(content, dict):
+        return {name: _defined(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_defined(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def say_undefined(scores: dict[str, Any]) -> None:
+    """Below a table with dashes: why they are there."""
+    from pcmci.heads.scoring.scores import undefined
+    from pcmci.report.table import headline_scores, undefined_lines
+
+    for line in undefined_lines(undefined(scores, headline_scores(scores))):
+        print(line)
 
 
 @contextlib.contextmanager

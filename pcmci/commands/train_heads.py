@@ -16,7 +16,7 @@ from pcmci.commands.options import (
     StoreName,
     find_store,
 )
-from pcmci.commands.showing import print_json, say_coverage
+from pcmci.commands.showing import print_json, say_coverage, say_undefined
 from pcmci.flags import with_flags
 from pcmci.heads.catalogue import DEFAULT, check_stages, configure, flags
 from pcmci.heads.catalogue import settings as run_settings
@@ -83,7 +83,11 @@ def _run_facts(run: Any) -> dict[str, Any]:
         labels: {name: value for name, value in facts.items() if name not in kept}
         for labels, facts in run.heads.items()
     }
-    return {"scores": run.metrics, "heads": heads}
+    from pcmci.heads.scoring.scores import undefined
+    from pcmci.report.table import headline_scores
+
+    reasons = undefined(run.metrics, headline_scores(run.metrics))
+    return {"scores": run.metrics, "undefined": reasons, "heads": heads}
 
 
 def _show_run(run: Any) -> None:
@@ -92,5 +96,6 @@ def _show_run(run: Any) -> None:
     data = run.config["store"]["spec"]["dataset"]
     seed = run.config["train"]["seed"]
     show(score_table(run.metrics, f"{data}, {run.described}, seed {seed} (percent)"))
+    say_undefined(run.metrics)
     show(heads_table(run.heads))
     print(f"{'already there: ' if run.reused else ''}{run.path}")

@@ -141,7 +141,7 @@ def _scores(runs: Mapping[str, Run], against_none: Differences) -> Section:
 def _cell(
     value: float | None, differences: Mapping[str, Mapping[str, Interval]], order: str, split: str
 ) -> str | Noted:
-    if order not in differences:
+    if split not in differences.get(order, {}):
         return percent(value)
     return Noted(percent(value), signed(differences[order][split]))
 

@@ -7,6 +7,7 @@ computed which, or when.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
@@ -24,7 +25,8 @@ from pcmci.cache.store import check_same, open_store
 from pcmci.cache.writing.writer import StoreWriter
 from pcmci.cluster.connect import dashboard
 from pcmci.cluster.dispatch import Dispatcher, Finished, Killer
-from pcmci.cluster.first import answer_of, first_answer, workers
+from pcmci.cluster.first import WorkerGone, answer_of, first_answer, workers
+from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.extract import station
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
@@ -44,13 +46,22 @@ Row = tuple[int, Place]
 
 
 class ClusterExtraction:
-    """One run of the pipeline on a cluster. Arguments as for `pcmci.extract.pipeline.extract`."""
+    """One run of the pipeline on a cluster. Arguments as for `pcmci.extract.pipeline.extract`.
+
+    wait_minutes: without a worker that can do the work, after which the run ends.
+    """
 
     def __init__(
-        self, client: Client, dataset: Dataset, out: Place, config: ExtractConfig, progress: bool
+        self,
+        client: Client,
+        dataset: Dataset,
+        out: Place,
+        config: ExtractConfig,
+        progress: bool,
+        wait_minutes: float = WAIT_MINUTES,
     ) -> None:
         self.client, self.dataset, self.out, self.config = client, dataset, out, config
-        self.progress = progress
+        self.progress, self.wait_minutes = progress, wait_minutes
         self.table = video_table(dataset)
         self.order = Order(uuid.uuid4().hex[:12], config)
         # One that every worker has to see.
@@ -61,14 +72,25 @@ class ClusterExtraction:
         ask = functools.partial(station.about, self.order, self.sample)
         # Where there is a store, it says which workers are right, not the one that answers first.
         stored = self._stored() if exists(self.out) and not overwrite and not repair else None
-        worker, about = first_answer(
-            self.client, ask, lambda answer: self._trouble(answer, stored), self._say
-        )
+
+        def first(spec: StoreSpec | None) -> tuple[str, About]:
+            return first_answer(
+                self.client, ask, lambda a: self._trouble(a, spec), self._say, self.wait_minutes
+            )
+
+        worker, about = first(stored)
         assert about.made is not None  # there is no trouble
         spec = stored or self._spec(about.made)
 
         def text(prompts: Sequence[str]) -> np.ndarray:
-            return answer_of(self.client, worker, station.encode_text, self.order, list(prompts))
+            nonlocal worker
+            for last in (False, False, True):
+                with contextlib.nullcontext() if last else contextlib.suppress(WorkerGone):
+                    return answer_of(
+                        self.client, worker, station.encode_text, self.order, list(prompts)
+                    )
+                worker, _ = first(spec)  # another one, with the same encoders
+            raise AssertionError("the last one answers or raises")
 
         prepare_store(self.out, spec, self.dataset, text, overwrite=overwrite, repair=repair)
         with StoreWriter(self.out) as writer:
@@ -109,6 +131,7 @@ class ClusterExtraction:
             token=self.order.token,
             size=-(-VIDEOS_A_TASK // batch) * batch,
             least=batch,
+            wait_minutes=self.wait_minutes,
             stopping=lambda: bool(intake.stop.number),
             say=intake.say,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pcmci.cache.formats.choose import exists, file_format
 from pcmci.cache.writing.writer import StoreWriter
+from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
 from pcmci.extract.here import Extraction
@@ -27,6 +28,7 @@ def extract(
     progress: bool = True,
     scheduler: str | None = None,
     workers: int | None = None,
+    wait_workers: float = WAIT_MINUTES,
 ) -> Summary:
     """Encode every video of a data set that the store does not have yet.
 
@@ -34,7 +36,8 @@ def extract(
     call again does only what is left; retry_failed: failed ones too; repair: those whose features
     are damaged (`pcmci.cache.upkeep.repair`).
     scheduler: of a Dask cluster that computes, its address or its scheduler file; workers: so many
-    processes of this machine do. The store, to its bits, is the same.
+    processes of this machine do; wait_workers: minutes without one that can, after which the run
+    ends. The store, to its bits, is the same.
     Raises SpecMismatch where the store was made with other settings, StoppedError after SIGINT or
     SIGTERM (everything encoded by then is stored), ClusterError where a cluster fails.
     """
@@ -48,7 +51,7 @@ def extract(
         from pcmci.extract.distributed import ClusterExtraction
 
         with connect(scheduler, workers, config.device) as client:
-            extraction = ClusterExtraction(client, dataset, out, config, progress)
+            extraction = ClusterExtraction(client, dataset, out, config, progress, wait_workers)
             return extraction.run(overwrite, retry_failed, repair)
     encoders = Encoders.load(config)
     spec = make_spec(dataset, video_table(dataset), config, encoders.made)

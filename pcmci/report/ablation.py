@@ -22,6 +22,7 @@ from pcmci.report import figures, glyphs
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS
 from pcmci.report.table import (
+    NO_INTERVAL,
     STAGES,
     best_row,
     count,
@@ -32,6 +33,7 @@ from pcmci.report.table import (
     several,
     spread,
     ticks,
+    undefined_line,
 )
 
 Row = dict[str, Any]
@@ -176,6 +178,8 @@ def _main_split(rows: Rows) -> str:
 def _scores(rows: Rows, gallery: _Gallery) -> Section:
     split = _main_split(rows)
     drawn = [score for score in rows.scores() if not score.startswith("ODD")]
+    missing = [line for s in rows.scores() if (line := undefined_line(rows.summary, s, split))]
+    drawn = [score for score in drawn if not undefined_line(rows.summary, score, split)]
     panels = {
         score: {
             row["variant"]: (row["mean"], row["sd"] or 0.0)
@@ -194,6 +198,12 @@ def _scores(rows: Rows, gallery: _Gallery) -> Section:
         f"{rows.reference} with its 95 % interval (paired bootstrap over sessions and seeds); a "
         "star where it excludes 0. Videos without features count as wrong."
     ]
+    words += [f"{line}." for line in missing]
+    if any(difference(row).endswith(NO_INTERVAL) for row in _of(rows.summary, split=split)):
+        words.append(
+            f"“{NO_INTERVAL}”: of the videos drawn for it, some draws hold nothing that could be "
+            "scored."
+        )
     if not any(row["seeds"] for row in rows.summary if row["reference"]):
         words.append(f"Every run of the reference {rows.reference} failed: nothing is compared.")
     several = max(row["settings tried"] for row in rows.summary)
@@ -238,6 +248,8 @@ def _score_table(rows: Rows, split: str) -> Table:
     with_choice = any(row["chosen setting"] for row in any_row.values())
     columns: dict[str, dict[str, Cell]] = {}
     for score, by_variant in by_score.items():
+        if undefined_line(rows.summary, score, split):
+            continue
         best = best_row(by_variant.values(), score)
         columns[f"{score} (%)"] = {
             name: Noted(spread(row), difference(row), strong=row is best)
@@ -389,7 +401,7 @@ def _classes(rows: Rows, gallery: _Gallery) -> Section | None:
     others = [name for name in rows.variants if name != rows.reference]
     ap = {(row["variant"], row["class"]): row["AP"] for row in found}
     others = [name for name in others if any((name, c) in ap for c in base)]
-    if not base or not others:
+    if not any(row["AP"] is not None for row in base.values()) or not others:
         return None
     classes = sorted(
         (name for name, row in base.items() if row["AP"] is not None),

@@ -296,5 +296,6 @@ def reliability_diagram(
         axes.set_aspect("equal")
         axes.grid()
     drawn[0].set_ylabel("share that is right")
-    drawn[-1].legend(frameon=False, loc="upper left")
+    if drawn[-1].get_legend_handles_labels()[0]:
+        drawn[-1].legend(frameon=False, loc="upper left")
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from rich.text import Text
 from pcmci.report.paper import reported, reported_encoder
 
 NOTHING = "–"
+NO_INTERVAL = "no interval"
+"""Where a draw of the bootstrap had nothing to score, as no positive video of any step."""
 
 MOST_WIDE = 10_000
 
@@ -39,9 +42,9 @@ class Bounds(Protocol):
 
 
 def signed(interval: Bounds) -> str:
-    """`+1.20, -0.31 to 2.70` in percent."""
+    """`+1.20, -0.31 to 2.70` in percent; `+1.20, no interval` where a draw had nothing to score."""
     value, low, high = (100 * x for x in (interval.value, interval.low, interval.high))
-    return f"{value:+.2f}, {low:.2f} to {high:.2f}"
+    return f"{value:+.2f}, " + (NO_INTERVAL if math.isnan(low) else f"{low:.2f} to {high:.2f}")
 
 
 def score_table(scores: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -96,7 +99,7 @@ def orders_table(
         cells = []
         for split in splits:
             cell = percent(by_split[split].get(name))
-            if against and order in against:
+            if against and split in against.get(order, {}):
                 cell += f"\n{signed(against[order][split])}"
             cells.append(cell)
         table.add_row(order, *cells)
@@ -106,10 +109,11 @@ def orders_table(
 def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str) -> Table | None:
     """The paper's form: a tick a stage, the order, and a score over seeds; the best in bold.
 
-    summary: rows of an ablation. None where the score was not taken on this split.
+    summary: rows of an ablation. None where the score was not taken on this split, or is undefined
+    there, see `undefined_line`.
     """
     rows = [row for row in summary if (row["score"], row["split"]) == (score, split)]
-    if not rows:
+    if not rows or undefined_line(rows, score, split):
         return None
     some = rows[0]
     title = f"{score} on {split} (percent), mean ± standard deviation over seeds"
@@ -143,6 +147,27 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
         cells = [cells[place] for cells in shown.values()]
         table.add_row(*ticks(row["order"]), *cells, style="bold" if row is best else None)
     return table
+
+
+def undefined_line(summary: Iterable[Mapping[str, Any]], score: str, split: str) -> str:
+    """`mAP on test: not computed, no step has a positive video`, or "" where any row has it.
+
+    summary: rows of an ablation, of those before this was recorded too.
+    """
+    rows = [row for row in summary if (row["score"], row["split"]) == (score, split)]
+    why = next((row["undefined"] for row in rows if row.get("undefined")), "")
+    if not why or any(row["mean"] is not None for row in rows):
+        return ""
+    return f"{score} on {split}: not computed, {why}"
+
+
+def undefined_lines(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """A line each. reasons: split -> score -> why it is not there."""
+    return [
+        f"{name} on {split}: not computed, {why}"
+        for split, of_split in reasons.items()
+        for name, why in of_split.items()
+    ]
 
 
 STAGES = ("ich", "ici", "ivc")
@@ -197,11 +222,17 @@ def difference(row: Mapping[str, Any]) -> str:
     """`+1.20, -0.31 to 2.70 *`, the star where the interval excludes 0; nothing without one."""
     if row["reference"] and row["seeds"]:
         return "reference"
-    if row["difference"] is None:
+    # Tables of earlier versions have NaN where nothing could be computed.
+    value, low, high = (_in_percent(row[name]) for name in ("difference", "low", "high"))
+    if value is None:
         return ""
-    # + 0.0: no "-0.00"
-    value, low, high = (round(100 * row[name], 2) + 0.0 for name in ("difference", "low", "high"))
+    if low is None or high is None:
+        return f"{value:+.2f}, {NO_INTERVAL}"
     return f"{value:+.2f}, {low:.2f} to {high:.2f}" + (" *" if row["excludes zero"] else "")
+
+
+def _in_percent(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(100 * value, 2) + 0.0  # no "-0.00"
 
 
 def best_row(rows: Iterable[Mapping[str, Any]], score: str) -> Mapping[str, Any] | None:
@@ -262,6 +293,15 @@ def _show_as_list(console: Console, table: Table) -> None:
             if cell != "":
                 console.print(Text(f"{name}: {str(cell).replace(chr(10), ', ')}"))
     console.print(Rule(style="dim"))
+
+
+def headline_scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Those of a run that any split has, or would have: without the truth's own."""
+    return [
+        name
+        for name in _score_names(scores)
+        if not name.endswith((" truth", " implausible")) and not name.startswith("mAP/")
+    ]
 
 
 def _score_names(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import Store
+from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.errors import PcmciError, UsageError
 from pcmci.heads.ablation.grid import check_grid, check_orders, parse_heads, parse_orders
 from pcmci.heads.ablation.one_store import Preview, StoreSweep
@@ -239,6 +240,7 @@ def ablate(
     retry_failed: bool = False,
     progress: bool = True,
     scheduler: str | None = None,
+    wait_workers: float = WAIT_MINUTES,
     **values: Any,
 ) -> Ablation:
     """Every head and order with every seed and every combination of the grid, each a run in `out`
@@ -253,12 +255,13 @@ def ablate(
     others are compared with. workers: processes;
     stack: how many runs are trained as one model. resamples: of the bootstrap, 0 for none.
     scheduler: of a Dask cluster that trains, its address or its scheduler file; the store and `out`
-    have to lie where its workers see them. values: settings of all runs, as `epochs=30`.
+    have to lie where its workers see them; wait_workers: minutes without one that can train, after
+    which the sweep ends. values: settings of all runs, as `epochs=30`.
     Runs that are there are not trained again, runs that diverged before not tried again unless
     `retry_failed`. A run that fails is recorded, and the others go on.
     Raises UsageError for arguments, PcmciError where every run failed.
     """
-    with trainers_of(scheduler, workers, stores, out, device, progress) as trainers:
+    with trainers_of(scheduler, workers, stores, out, device, progress, wait_workers) as trainers:
         ablator = Ablator(
             stores, orders, seeds, grid or {}, labels, reference, out, device, precision, memory,
             workers, stack, retry_failed, progress, values, trainers, heads,
@@ -274,6 +277,7 @@ def trainers_of(
     out: str | Path,
     device: str = "auto",
     progress: bool = True,
+    wait_workers: float = WAIT_MINUTES,
 ) -> Iterator[list[Trainers] | None]:
     """The workers of a cluster, for an `Ablator`, once a store; None where no cluster was named.
 
@@ -292,7 +296,7 @@ def trainers_of(
     with connect(scheduler, workers) as client, contextlib.ExitStack() as opening:
         say(f"dashboard: {dashboard(client)}")
         yield [
-            opening.enter_context(Trainers(client, store, Path(out), device, say))
+            opening.enter_context(Trainers(client, store, Path(out), device, say, wait_workers))
             for store in ([stores] if isinstance(stores, Store) else stores)
         ]
 

@@ -27,6 +27,7 @@ from pcmci.cluster.dispatch import Dispatcher, Killer
 from pcmci.cluster.first import WorkerGone, answer_of, first_answer, workers
 from pcmci.cluster.halting import is_halted
 from pcmci.cluster.kept import Kept
+from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.cluster.threads import torch_threads
 from pcmci.device import choose_device
 from pcmci.errors import PcmciError
@@ -89,14 +90,20 @@ class Trainers:
     """The workers of a cluster, for one sweep: `with Trainers(...) as trainers`.
 
     about: what the first one that answered is like; the others have to be the same.
-    workers: what each did, by name.
+    workers: what each did, by name. wait_minutes: without one that can work, after which it ends.
     Raises NoWorker where none can be used, ClusterError where the scheduler is lost.
     """
 
     def __init__(
-        self, client: Client, store: Store, out: Path, device: str, say: Callable[[str], None]
+        self,
+        client: Client,
+        store: Store,
+        out: Path,
+        device: str,
+        say: Callable[[str], None],
+        wait_minutes: float = WAIT_MINUTES,
     ) -> None:
-        self._client, self._say = client, say
+        self._client, self._say, self._wait_minutes = client, say, wait_minutes
         self.workers: dict[str, TrainerSummary] = {}
         out.mkdir(parents=True, exist_ok=True)
         where = store.path
@@ -111,7 +118,9 @@ class Trainers:
         self._seen.touch()
         try:
             self._ask = functools.partial(_about, self._job)
-            self._first, self.about = first_answer(client, self._ask, lambda a: a.trouble, say)
+            self._first, self.about = first_answer(
+                client, self._ask, lambda a: a.trouble, say, wait_minutes
+            )
         except BaseException:
             self.close()
             raise
@@ -125,7 +134,9 @@ class Trainers:
             except WorkerGone:
                 if last:
                     raise
-                self._first, _ = first_answer(self._client, self._ask, self._trouble, self._say)
+                self._first, _ = first_answer(
+                    self._client, self._ask, self._trouble, self._say, self._wait_minutes
+                )
         if error:
             raise PcmciError(error)
 
@@ -151,6 +162,7 @@ class Trainers:
             self._trouble,
             token=self._job.token,
             tasks_a_worker=STACKS_A_WORKER,
+            wait_minutes=self._wait_minutes,
             say=self._say,
             tick=tick,
         )

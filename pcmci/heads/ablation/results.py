@@ -34,7 +34,7 @@ from pcmci.heads.scoring.metrics import (
     reliability,
 )
 from pcmci.heads.scoring.predictions import Predictions
-from pcmci.heads.scoring.scores import Scores, class_ap, score, sigmoid, softmax
+from pcmci.heads.scoring.scores import Scores, class_ap, score, sigmoid, softmax, why_undefined
 from pcmci.heads.training.learning import HEADLINE
 from pcmci.heads.training.run import Run
 
@@ -248,6 +248,7 @@ def _summary(
         for variant, outcomes in kept[labels].items():
             there = [scores[id(outcome)] for outcome in outcomes if outcome]
             for split in splits:
+                why = [why_undefined(by[split], name) for by in there]
                 values = [v for by in there if (v := by[split].get(name)) is not None]
                 interval = against.get(name, {}).get(variant.name, {}).get(split)
                 yield {
@@ -268,13 +269,16 @@ def _summary(
                     "mean": statistics.fmean(values) if values else None,
                     "sd": statistics.stdev(values) if len(values) > 1 else None,
                     **{
-                        key: getattr(interval, attribute) if interval else None
+                        key: _number(getattr(interval, attribute)) if interval else None
                         for key, attribute in (
                             ("difference", "value"), ("low", "low"), ("high", "high"),
                         )
                     },
                     "truth": next((by[split].get(f"{name} truth") for by in there), None),
-                    "excludes zero": interval.excludes_zero if interval else None,
+                    "excludes zero": interval.excludes_zero
+                    if interval and interval.known
+                    else None,
+                    "undefined": next(filter(None, why), ""),
                     "trained parameters": _mean_fact(outcomes, labels, "trained parameters"),
                     "seconds": _mean_fact(outcomes, labels, "seconds"),
                     "coverage": there[0][split]["coverage"] if there else None,

@@ -7,6 +7,7 @@ several seeds, they are drawn as well, so that the interval holds what another s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,11 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether it has ends: not where a draw had nothing to score."""
+        return not math.isnan(self.low)
 
     @property
     def excludes_zero(self) -> bool:
@@ -146,12 +152,14 @@ def interval(values: np.ndarray, seed: int = 0) -> Interval:
     seeds are drawn too. With one seed the interval knows nothing of what another would have done.
     An interval of which a draw is undefined has NaN ends.
     """
-    drawn = values[:, 1:]
+    value, drawn = float(values[:, 0].mean()), values[:, 1:]
+    if np.isnan(drawn).any():
+        return Interval(value, math.nan, math.nan)
     chosen = np.random.default_rng(seed).integers(len(drawn), size=drawn.shape)
     means = np.take_along_axis(drawn, chosen, axis=0).mean(0)
     tail = 100 * (1 - COVERED) / 2
     low, high = np.percentile(means, (tail, 100 - tail))
-    return Interval(float(values[:, 0].mean()), float(low), float(high))
+    return Interval(value, float(low), float(high))
 
 
 def differences(
@@ -162,7 +170,8 @@ def differences(
     scores: Sequence[str] = tuple(SCORES),
 ) -> dict[str, dict[str, dict[str, Interval]]]:
     """Score -> setting -> split -> how much higher than the reference, for every score that was
-    predicted and every split but `val`, which chose.
+    predicted and every split but `val`, which chose. A split on which the score is undefined is
+    left out.
 
     predictions: setting (an order) -> its runs, one a seed, in the same order of seeds, None for a
     run that failed; the reference is one of them. Only seeds that both have are compared; a
@@ -191,8 +200,12 @@ def differences(
         if not of_both:
             continue
         mine, its = ([all_.index(s) for s in of_both] for all_ in (seeds, seeds_of_base))
+        compared = {
+            split: draws[split].scores(runs, score)[mine] - base[split][its] for split in splits
+        }
         found[score][setting] = {
-            split: interval(draws[split].scores(runs, score)[mine] - base[split][its])
-            for split in splits
+            split: interval(values)
+            for split, values in compared.items()
+            if not np.isnan(values[:, 0]).any()
         }
     return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,33 @@ def score_split(predictions: Predictions, rows: np.ndarray, taus: Sequence[float
         scores |= _precision(part, rows)
         scores |= _densities(part, rows & predictions.present, taus)
     return scores
+
+
+def why_undefined(scores: Mapping[str, Any], name: str) -> str:
+    """Why a score of one split is not there, in words; "" where it is.
+
+    scores: of the split, as `score` has them. name: as `mAP`, or `ODD@0.6`.
+    """
+    if scores.get(name) is not None:
+        return ""
+    if name.startswith("Acc"):
+        return "no video has an activity label"
+    if name.startswith("mAP w/o"):
+        return f"no step but {name.removeprefix('mAP w/o ')} has a positive video"
+    if name.startswith("mAP"):
+        return "no step has a positive video"
+    if not scores.get("with features"):
+        return "no video has features"
+    return "there are fewer than two steps"
+
+
+def undefined(scores: Mapping[str, Scores], names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """split -> name -> why that score is not there; splits of which all are there are left out."""
+    found = {
+        split: {name: why for name in names if (why := why_undefined(values, name))}
+        for split, values in scores.items()
+    }
+    return {split: reasons for split, reasons in found.items() if reasons}
 
 
 def class_ap(part: LabelPredictions, rows: np.ndarray) -> np.ndarray:
