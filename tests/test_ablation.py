@@ -26,7 +26,7 @@ from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError, UsageError
 from pcmci.heads.ablation import pool
 from pcmci.heads.ablation.ablate import Ablator, ablate
-from pcmci.heads.ablation.results import Outcome, choose
+from pcmci.heads.ablation.outcomes import Outcome, choose
 from pcmci.heads.scoring.bootstrap import Bootstrap, interval
 from pcmci.heads.scoring.metrics import coprediction, implausible_pairs
 from pcmci.heads.scoring.predictions import Predictions

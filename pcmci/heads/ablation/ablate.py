@@ -24,7 +24,8 @@ from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.errors import PcmciError, UsageError
 from pcmci.heads.ablation.grid import check_grid, check_orders, parse_heads, parse_orders
 from pcmci.heads.ablation.one_store import Preview, StoreSweep
-from pcmci.heads.ablation.results import Outcome, Results, collect, write_facts
+from pcmci.heads.ablation.outcomes import Outcome
+from pcmci.heads.ablation.results import Results, collect, write_facts
 from pcmci.heads.ablation.stores import store_names
 from pcmci.heads.ablation.sweep import Model, Trial, models_of
 from pcmci.heads.catalogue import DEFAULT, HEADS, setting_name
