@@ -172,7 +172,7 @@ class FrameReader:
             for frame in frames:
                 self.decoded += 1
                 is_key = frame.pts == timeline.pts[key] and _is_intra(frame)
-                if frame.is_corrupt or (last is None and timeline.shown[key] and not is_key):
+                if frame.is_corrupt or (last is None and not is_key):
                     return
                 if frame.pts is None or (last is not None and frame.pts <= last):
                     raise _Misled("frames come in another order than their times")
@@ -260,7 +260,15 @@ def _packets_from(
     for position, packet in enumerate(itertools.chain([first], following), start=key):
         if timeline.position(packet.pts) != position or packet.size != timeline.sizes[position]:
             raise _Misled("seeking changes its packets")
-        yield packet
+        yield _to_be_shown(packet) if position == key and packet.is_discard else packet
+
+
+def _to_be_shown(packet: Packet) -> Packet:
+    """The same without the mark of an edit list, so that the key frame can be looked at."""
+    same = Packet(bytes(packet))
+    same.pts, same.dts, same.time_base = packet.pts, packet.dts, packet.time_base
+    same.is_keyframe = packet.is_keyframe
+    return same
 
 
 def _at(item: Packet | VideoFrame | None, timeline: Timeline) -> str:
