@@ -183,6 +183,7 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
                 "store": str(out),
                 "counts": counts,
                 "failures": summary.failures,
+                **({"replaced": summary.replaced} if summary.replaced else {}),
                 "videos": summary.videos,
                 "frames": summary.frames,
                 "seconds": summary.seconds,
@@ -196,6 +197,8 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
         return
     for video, reason in summary.failures.items():
         print(f"failed: {video}: {reason}")
+    for video, note in summary.replaced.items():
+        print(f"damaged: {video}: {note}")
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     print(f"{out}: {shown}")
     if summary.videos:
@@ -567,6 +570,12 @@ def _say_coverage(store: Any) -> None:
             "where they are to be scored they count as wrong",
             file=sys.stderr,
         )
+    if damaged := int((store.replaced > 0).sum()):
+        print(
+            f"{damaged} of {len(store)} videos are damaged: {int(store.replaced.sum())} of their "
+            f"frames are not those that were to be taken (pcmci store failures {store.path})",
+            file=sys.stderr,
+        )
 
 
 def _run_facts(run: Any) -> dict[str, Any]:
@@ -712,7 +721,7 @@ def store_verify(path: StorePath, as_json: AsJson = False) -> None:
 
 @store_app.command("failures")
 def store_failures(path: StorePath, as_json: AsJson = False) -> None:
-    """Every video without features, with its reason.
+    """Every video without features, with its reason, and every one with replaced frames.
 
     Example: pcmci store failures features/coin.zarr --json
     """
@@ -721,12 +730,16 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
 
     with open_store(path) as store:
         rows = store.listed(Status.FAILED, Status.MISSING)
+        damaged = store.listed(Status.DONE, replaced=True)
     if as_json:
-        _print_json({"store": str(path), "failures": rows})
+        found = {"store": str(path), "failures": rows}
+        _print_json({**found, "replaced": damaged} if damaged else found)
         return
-    for row in rows:
+    for row in (*rows, *damaged):
         print(f"{row['status']}\t{row['split']}\t{row['video']}\t{row['reason']}")
     print(f"videos without features: {len(rows)}", file=sys.stderr)
+    if damaged:
+        print(f"videos with replaced frames: {len(damaged)}", file=sys.stderr)
 
 
 @store_app.command("stats")

@@ -22,6 +22,7 @@ from pcmci.cache.chunks import Chunks, beside, open_chunks
 from pcmci.cache.convert import convert
 from pcmci.cache.schema import (
     FEATURES,
+    FORMAT_VERSION,
     EncoderSpec,
     LabelSet,
     Preprocessing,
@@ -895,12 +896,12 @@ class StoreContract:
 
     def test_a_newer_format(self, path):
         spec = self.create(path)
-        newer = dataclasses.replace(spec, format_version=2).to_json().encode()
+        newer = dataclasses.replace(spec, format_version=FORMAT_VERSION + 1).to_json().encode()
         chunks = open_chunks(path, writable=True)
         chunks.write("spec", 0, np.frombuffer(newer, np.uint8))
         chunks.sync()
         chunks.close()
-        with pytest.raises(StoreError, match=r"tiny.*format 2, this program reads up to 1"):
+        with pytest.raises(StoreError, match=r"tiny.*format 3, this program reads up to 2"):
             open_store(path)
 
     def test_a_spec_that_says_otherwise(self, path):

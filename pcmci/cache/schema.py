@@ -17,8 +17,12 @@ import numpy as np
 
 from pcmci.errors import StoreError
 
-FORMAT_VERSION = 1
-"""Raised when an older program could misread a newer store."""
+FORMAT_VERSION = 2
+"""Raised when an older program could misread a newer store. A store has the lowest in which all
+that it uses is known: 2 with `StoreSpec.damaged`, else 1."""
+
+FAIL = "fail"
+"""A video that cannot be decoded whole has no features."""
 
 LABEL_SETS = ("activity", "steps")
 """`activity`: one label a video. `steps`: several labels a video."""
@@ -125,6 +129,8 @@ class StoreSpec:
 
     videos_sha256: digest of the video table (ids, splits, targets), see `VideoTable.digest`.
     libraries: versions of the decoder and the libraries that computed the features.
+    damaged: `fail`, or `frames`: in a damaged video, frames that cannot be decoded are replaced,
+        and its reason says how many (`pcmci.cache.replaced`).
     """
 
     dataset: str
@@ -136,7 +142,12 @@ class StoreSpec:
     precision: str
     libraries: dict[str, str]
     videos_sha256: str
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
+    damaged: str = FAIL
+
+    def __post_init__(self) -> None:
+        if self.damaged != FAIL:
+            object.__setattr__(self, "format_version", max(2, self.format_version))
 
     def labels(self, name: str) -> LabelSet:
         """The label set `activity` or `steps`. Raises StoreError where the store has none."""
@@ -153,8 +164,12 @@ class StoreSpec:
         return tuple(name for name in LABEL_SETS if getattr(self, name) is not None)
 
     def to_json(self) -> str:
-        """Canonical: the same spec gives the same text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
+        """Canonical: the same spec gives the same text. What came later is left out where it says
+        nothing, so that fingerprints stay."""
+        raw = dataclasses.asdict(self)
+        if self.damaged == FAIL:
+            del raw["damaged"]
+        return json.dumps(raw, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> StoreSpec:
@@ -195,7 +210,11 @@ class StoreSpec:
 
         Where weights came from is no difference: their sha256 tells them apart.
         """
-        ours, theirs = _flatten(json.loads(self.to_json())), _flatten(json.loads(asked.to_json()))
+        # As JSON has them: tuples are lists there. Which format holds it follows from the rest.
+        ours, theirs = (
+            _flatten({**json.loads(json.dumps(dataclasses.asdict(spec))), "format_version": 0})
+            for spec in (self, asked)
+        )
         absent = "nothing"
         return [
             f"{key}: the store has {_shown(ours.get(key, absent))}, "

@@ -66,7 +66,7 @@ def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]
                     chosen = _best(container, films)
                     container = opened.enter_context(_open(path))  # packets were taken from it
                 stream = _ready(next(s for s in container.streams.video if s.index == chosen))
-            except VideoError as error:
+            except (VideoError, av.FFmpegError) as error:
                 raise VideoError(cut) if cut else error from None
             yield container, stream
     except (av.FFmpegError, OSError) as error:
@@ -91,6 +91,10 @@ def _open(path: Path | str) -> InputContainer:
         )
     except (av.InvalidDataError, av.ArgumentError) as error:
         raise VideoError(f"not a video file: {reason(error)}") from error
+
+
+def _path(container: InputContainer) -> str:
+    return container.name.removeprefix("file:")
 
 
 def _films(container: InputContainer) -> list[VideoStream]:
@@ -219,13 +223,17 @@ class Timeline:
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """What is left of the stream, without empty packets: AVI says "the same frame again" with
-    one, and a decoder would take it for the end. Raises VideoError."""
+    one, and a decoder would take it for the end. Where a file was cut off it ends; `scan` says
+    whether frames lie in the rest. Raises VideoError."""
     try:
         for packet in container.demux(stream):
             if packet.size:
                 yield packet
     except IndexError as error:  # PyAV's, where damage looks like a further stream
         raise VideoError("damaged data: a stream that is not declared") from error
+    except av.FFmpegError:
+        if not cut_off(_path(container)):
+            raise
 
 
 def scan(container: InputContainer, stream: VideoStream) -> Timeline:
@@ -247,7 +255,7 @@ def scan(container: InputContainer, stream: VideoStream) -> Timeline:
         shown.append(not (hidden or packet.is_discard))
         if next(packet.iter_sidedata(), None) is not None:
             given_once = given_once or any(packet.has_sidedata(kind) for kind in GIVEN_ONCE)
-    path = container.name.removeprefix("file:")
+    path = _path(container)
     if not any(shown):
         raise VideoError(cut_off(path) or "no frames")
     found = _timeline(

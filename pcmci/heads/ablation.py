@@ -21,7 +21,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from pcmci.cache.schema import Status
+from pcmci.cache.schema import FAIL, Status
 from pcmci.cache.store import Store
 from pcmci.device import choose_device, choose_precision, usable_cores
 from pcmci.errors import ClusterError, PcmciError, UsageError
@@ -387,6 +387,14 @@ class Ablator:
             return Outcome(trial, None, "its folder is not there" if errors is not None else "")
         return Outcome(trial, None, str(failure), failure.step)
 
+    def _damaged_facts(self) -> dict[str, Any]:
+        """Split -> videos with replaced frames; nothing of a store that takes no damaged ones."""
+        store = self.store
+        if store.spec.damaged == FAIL:
+            return {}
+        damaged = [store.splits[row] for row in np.flatnonzero(store.replaced).tolist()]
+        return {"replaced": {split: damaged.count(split) for split in dict.fromkeys(store.splits)}}
+
     def _facts(self, taus: Sequence[float], resamples: int, command: str) -> dict[str, Any]:
         store, spec = self.store, self.store.spec
         counts = store.counts
@@ -413,6 +421,7 @@ class Ablator:
                 ]
                 for split in splits
             },
+            **self._damaged_facts(),
             "lost videos": lost,
             "vlm": spec.vlm,
             "video encoder": spec.video,
