@@ -135,7 +135,7 @@ def reference(path: Path, cut: bool = False) -> list[np.ndarray]:
     `cut`: what comes before the first picture that needs no other is no frame."""
     pictures: list[np.ndarray] = []
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
+        stream = container.streams.best("video")
         stream.codec_context.thread_count = 1
         packets = [packet for packet in container.demux(stream) if packet.size]
         for packet in (*packets, None):

@@ -158,9 +158,9 @@ from pcmci.extract.datasets import load_dataset
 from pcmci.extract.pipeline import extract
 
 put = StoreWriter.put
-def slow_put(self, row, vlm, video):
-    put(self, row, vlm, video)
-    print("encoded", row, flush=True)
+def slow_put(self, *arguments):
+    put(self, *arguments)
+    print("encoded", arguments[0], flush=True)
     time.sleep(0.3)
 StoreWriter.put = slow_put
 

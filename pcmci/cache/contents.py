@@ -131,13 +131,19 @@ def read_by_chunk(
 
 
 def stored_reasons(
-    chunks: Chunks, ids: Sequence[str], status: np.ndarray, torn: Collection[int] = ()
+    chunks: Chunks,
+    ids: Sequence[str],
+    status: np.ndarray,
+    torn: Collection[int] = (),
+    *,
+    of_done: bool = False,
 ) -> dict[int, str]:
     """Row -> reason, where one was recorded. status: [n]. Only chunks with a video that is neither
     done nor pending are read: all reasons together are larger than all the rest of the table.
+    of_done: those too of videos that are done, whose frames may have been replaced.
     """
     layout = chunks.layout("reasons")
-    rows = np.flatnonzero((status != Status.PENDING) & (status != Status.DONE))
+    rows = np.flatnonzero((status != Status.PENDING) & (of_done | (status != Status.DONE)))
     found: dict[int, str] = {}
     for chunk in np.unique(rows // layout.rows).tolist():
         if chunk in torn:

@@ -21,6 +21,9 @@ FORMAT_VERSION = 2
 """The newest that this program reads. A spec has the least one that can say what it says, so that
 older programs go on with every store that they understand."""
 
+FAIL = "fail"
+"""A video that cannot be decoded whole has no features."""
+
 LABEL_SETS = ("activity", "steps")
 """`activity`: one label a video. `steps`: several labels a video."""
 
@@ -138,6 +141,8 @@ class StoreSpec:
     videos_sha256: digest of the video table (ids, splits, targets), see `VideoTable.digest`.
     libraries: versions of the decoder and the libraries that computed the features.
     format_version: at least the one that its fields need.
+    damaged: `fail`, or `frames`: in a damaged video, frames that cannot be decoded are replaced,
+        and its reason says how many (`pcmci.cache.replaced`).
     """
 
     dataset: str
@@ -150,6 +155,7 @@ class StoreSpec:
     libraries: dict[str, str]
     videos_sha256: str
     format_version: int = 1
+    damaged: str = since(2, FAIL)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "format_version", max(self.format_version, _needed(self)))
@@ -169,7 +175,8 @@ class StoreSpec:
         return tuple(name for name in LABEL_SETS if getattr(self, name) is not None)
 
     def to_json(self) -> str:
-        """Canonical: the same spec gives the same text."""
+        """Canonical: the same spec gives the same text. What came later is left out where it says
+        nothing, so that fingerprints stay."""
         return json.dumps(_plain(self), sort_keys=True, ensure_ascii=False)
 
     @classmethod
@@ -212,7 +219,11 @@ class StoreSpec:
         Where weights came from, and what is known of their training, is no difference: their
         sha256 tells them apart.
         """
-        ours, theirs = _flatten(json.loads(self.to_json())), _flatten(json.loads(asked.to_json()))
+        # As JSON has them: tuples are lists there. Which format holds it follows from the rest.
+        ours, theirs = (
+            _flatten({**json.loads(json.dumps(dataclasses.asdict(spec))), "format_version": 0})
+            for spec in (self, asked)
+        )
         absent = "nothing"
         told_otherwise = ("weights", "labels_seen", "format_version")
         return [

@@ -31,7 +31,8 @@ from pcmci.cache.formats.choose import check_exists, exists, file_format, open_c
 from pcmci.cache.formats.layout import ChunkError, Chunks, Layout
 from pcmci.cache.lazy import lazy_array
 from pcmci.cache.nearby import beside, nearby
-from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
+from pcmci.cache.replaced import replaced_frames
+from pcmci.cache.schema import FAIL, FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writing.one_writer import writer_lock
 from pcmci.cache.writing.writer import StoreWriter, recover
 from pcmci.errors import SpecMismatch, StoreError
@@ -157,7 +158,8 @@ class Store:
 
     @cached_property
     def reasons(self) -> tuple[str, ...]:
-        """[n] why a video has no features; "" where nothing was recorded."""
+        """[n] why a video has no features, or how many of its frames were replaced; "" where
+        nothing was recorded."""
         return tuple(map(decode_reason, read_by_chunk(self.chunks, "reasons", self.ids)))
 
     @cached_property
@@ -170,6 +172,16 @@ class Store:
         for array in (self.status, self._checksums, *map(self.text, self.spec.label_sets)):
             sha.update(array.tobytes())
         return sha.hexdigest()
+
+    @cached_property
+    def replaced(self) -> np.ndarray:
+        """[n] int32: of each video, how many frames are others than those that were to be taken,
+        because it is damaged. 0 but in a store that was made with `--damaged frames`."""
+        found = np.zeros(len(self), np.int32)
+        if self.spec.damaged != FAIL:
+            done = self.status == Status.DONE
+            found[done] = [replaced_frames(self.reasons[row]) for row in self.done_rows]
+        return found
 
     def rows(self, split: str, *, done: bool = False) -> np.ndarray:
         """The rows of a split, ascending; with `done`, those that have features.
@@ -277,13 +289,14 @@ class Store:
         """Raises SpecMismatch naming the fields in which the store differs from `asked`."""
         check_same(self.path, self.spec, asked)
 
-    def listed(self, *statuses: Status) -> list[dict[str, str]]:
-        """The videos of these statuses, each with its split, status and reason."""
+    def listed(self, *statuses: Status, replaced: bool = False) -> list[dict[str, str]]:
+        """The videos of these statuses, each with its split, status and reason. replaced: those
+        alone of them in which frames were replaced."""
         columns = zip(self.ids, self.splits, self.status, self.reasons, strict=True)
         return [
             {"video": video, "split": split, "status": Status(s).name.lower(), "reason": reason}
             for video, split, s, reason in columns
-            if s in statuses
+            if s in statuses and (not replaced or replaced_frames(reason))
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -302,6 +315,7 @@ class Store:
                 name: f"{len(spec.labels(name))}, {spec.labels(name).template!r}"
                 for name in spec.label_sets
             },
+            **self._described_damage(),
             "frames": spec.sampling.frames,
             "views": spec.sampling.views,
             **{
@@ -319,6 +333,12 @@ class Store:
             "fingerprint": self.fingerprint,
             "content": self.content_digest,
         }
+
+    def _described_damage(self) -> dict[str, Any]:
+        if self.spec.damaged == FAIL:
+            return {}
+        videos, frames = int((self.replaced > 0).sum()), int(self.replaced.sum())
+        return {"damaged": {"videos with replaced frames": videos, "replaced frames": frames}}
 
     def close(self) -> None:
         """Afterwards only `read`, `text`, `reasons` and `content_digest` no longer work."""

@@ -114,6 +114,7 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
                 "store": str(out),
                 "counts": counts,
                 "failures": summary.failures,
+                **({"replaced": summary.replaced} if summary.replaced else {}),
                 "videos": summary.videos,
                 "frames": summary.frames,
                 "seconds": summary.seconds,
@@ -127,6 +128,8 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
         return
     for video, reason in summary.failures.items():
         print(f"failed: {video}: {reason}")
+    for video, note in summary.replaced.items():
+        print(f"damaged: {video}: {note}")
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     print(f"{out}: {shown}")
     if summary.videos:

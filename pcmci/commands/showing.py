@@ -61,6 +61,12 @@ def say_coverage(store: Any, named: bool = False) -> None:
             "where they are to be scored they count as wrong",
             file=sys.stderr,
         )
+    if damaged := int((store.replaced > 0).sum()):
+        print(
+            f"{damaged} of {len(store)} videos are damaged: {int(store.replaced.sum())} of their "
+            f"frames are not those that were to be taken (pcmci store failures {store.path})",
+            file=sys.stderr,
+        )
 
 
 def show_worker(name: str, did: str, summary: Any) -> None:

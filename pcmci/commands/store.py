@@ -62,7 +62,7 @@ def store_verify(path: StorePath, as_json: AsJson = False) -> None:
 
 @store_app.command("failures")
 def store_failures(path: StorePath, as_json: AsJson = False) -> None:
-    """Every video without features, with its reason.
+    """Every video without features, with its reason, and every one with replaced frames.
 
     Example: pcmci store failures features/coin.zarr --json
     """
@@ -71,12 +71,16 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
 
     with open_store(path) as store:
         rows = store.listed(Status.FAILED, Status.MISSING)
+        damaged = store.listed(Status.DONE, replaced=True)
     if as_json:
-        print_json({"store": str(path), "failures": rows})
+        found = {"store": str(path), "failures": rows}
+        print_json({**found, "replaced": damaged} if damaged else found)
         return
-    for row in rows:
+    for row in (*rows, *damaged):
         print(f"{row['status']}\t{row['split']}\t{row['video']}\t{row['reason']}")
     print(f"videos without features: {len(rows)}", file=sys.stderr)
+    if damaged:
+        print(f"videos with replaced frames: {len(damaged)}", file=sys.stderr)
 
 
 @store_app.command("stats")

@@ -6,12 +6,16 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from pcmci.cache.schema import FAIL
 from pcmci.errors import UsageError
 
 
 def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
+
+DAMAGED = (FAIL, "frames")
+"""What becomes of a video that cannot be decoded whole."""
 
 SHIPPED = "kitchen"
 """The name of the tiny encoders that come with the package, and of the world they are made for."""
@@ -59,7 +63,15 @@ class ExtractConfig:
         300, "Seconds that decoding one video may take; one that takes longer has failed."
     )
 
+    damaged: str = _option(
+        FAIL,
+        "fail, or frames: the nearest frame that can be decoded stands in for each that cannot; "
+        "the store counts them.",
+    )
+
     def __post_init__(self) -> None:
+        if self.damaged not in DAMAGED:
+            raise UsageError(f"--damaged {self.damaged!r} must be {' or '.join(DAMAGED)}")
         for name, least in (
             ("frames", 1),
             ("views", 1),

@@ -164,6 +164,7 @@ class ClusterExtraction:
         one.busy += encoded.busy
         one.seconds = time.monotonic() - worker.since
         summary.waiting = sum(each.waiting for each in summary.workers.values())
+        intake.notes |= encoded.notes
         for row, features in encoded.features.items():
             intake.take(row, **features)
         for row, reason in encoded.failures.items():

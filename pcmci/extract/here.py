@@ -28,7 +28,7 @@ class Extraction:
         self.encoders, self.intake = encoders, intake
         self.sampling = Sampling(config.frames, config.views)
         self.threads = encoders.decode_threads(config)
-        self.decode_seconds = config.decode_seconds
+        self.decode_seconds, self.damaged = config.decode_seconds, config.damaged
         self.halves = Halves(encoders, self.sampling.views)
 
     def run(self, retry_failed: bool) -> Summary:
@@ -43,6 +43,8 @@ class Extraction:
             if isinstance(decoded, VideoError):
                 self.intake.fail(row, str(decoded))
                 continue
+            if decoded.note:
+                self.intake.notes[row] = decoded.note
             for name, clips in decoded.items():
                 self._collect(name, batchers[name].push(row, clips))
         for name, batcher in batchers.items():
@@ -54,7 +56,7 @@ class Extraction:
         most = 2 if self.threads == 1 else AHEAD * self.threads
         ahead: deque[tuple[int, Future[Prepared]]] = deque()
         with Decoders(
-            self.threads, self.sampling, self.encoders.inputs, self.decode_seconds
+            self.threads, self.sampling, self.encoders.inputs, self.decode_seconds, self.damaged
         ) as decoders:
             while True:
                 while len(ahead) < most and not stop.number:

@@ -47,13 +47,15 @@ class WorkerSummary:
 class Summary:
     """How an extraction ended.
 
-    counts: videos by status, over the whole store. failures: id -> reason, of this run.
+    counts: videos by status, over the whole store. failures: id -> reason, of this run. replaced:
+    id -> how many frames of a damaged video are others, and why; of this run.
     seconds: of decoding and encoding. waiting: seconds in which encoders waited for frames, of all
     workers together. videos, frames: encoded in this run. workers: of a cluster, by name.
     """
 
     counts: dict[Status, int]
     failures: dict[str, str] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     waiting: float = 0.0
     videos: int = 0
@@ -68,7 +70,8 @@ class Summary:
 class Intake:
     """Takes what became of each video, in any order, and hands it to the store's one writer.
 
-    writer: the store's. frames: of a video, all views together.
+    writer: the store's. frames: of a video, all views together. notes: row -> how many frames of a
+    damaged video were replaced, put here before its features are taken.
     """
 
     def __init__(self, dataset: Dataset, writer: StoreWriter, progress: bool) -> None:
@@ -76,6 +79,7 @@ class Intake:
         sampling = writer.spec.sampling
         self.frames = sampling.views * sampling.frames
         self.summary = Summary(counts={})
+        self.notes: dict[int, str] = {}
         self.stop = Stop()
         self._writes: deque[Future[None]] = deque()
 
@@ -124,10 +128,13 @@ class Intake:
 
     def take(self, row: int, vlm: np.ndarray, video: np.ndarray) -> None:
         """A video's features, [views, L, D] and [views, Lv, Dv]."""
+        note = self.notes.pop(row, "")
 
         def put() -> None:
             try:
-                self.writer.put(row, vlm, video)
+                self.writer.put(row, vlm, video, note)
+                if note:
+                    self.summary.replaced[self.dataset.videos[row].id] = note
             except VideoError as error:  # not finite, or too large for float16
                 self.writer.fail(row, str(error))
                 self.summary.failures[self.dataset.videos[row].id] = str(error)

@@ -31,6 +31,7 @@ def make_spec(dataset: Dataset, table: VideoTable, config: ExtractConfig, made: 
         precision=made.precision,
         libraries=made.libraries,
         videos_sha256=table.digest(),
+        damaged=config.damaged,
     )
 
 

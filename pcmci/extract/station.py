@@ -53,11 +53,13 @@ class About:
 class Encoded:
     """What became of a task's videos.
 
-    features: row -> `vlm` [views, L, D] and `video` [views, Lv, Dv], float32. failures: row ->
-    reason. In neither: not begun, for the work was halted. busy: seconds of encoding.
+    features: row -> `vlm` [views, L, D] and `video` [views, Lv, Dv], float32. notes: row -> how
+    many frames of a damaged one were replaced. failures: row -> reason. In none: not begun, for
+    the work was halted. busy: seconds of encoding.
     """
 
     features: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     busy: float = 0.0
 
@@ -78,7 +80,13 @@ class Station:
             self.encoders = self._in_turn(Encoders.load, config)
             count = self.encoders.decode_threads(config)
             self._decoders = opening.enter_context(
-                Decoders(count, self._sampling, self.encoders.inputs, config.decode_seconds)
+                Decoders(
+                    count,
+                    self._sampling,
+                    self.encoders.inputs,
+                    config.decode_seconds,
+                    config.damaged,
+                )
             )
             self._open = opening.pop_all()
 
@@ -115,6 +123,8 @@ class Station:
                 except VideoError as error:
                     found.failures[row] = str(error)
                     continue
+                if decoded.note:
+                    found.notes[row] = decoded.note
                 for name, clips in decoded.items():
                     self._in_turn(collect, name, batchers[name].push(row, clips))
             for name, batcher in batchers.items():

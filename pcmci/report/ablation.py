@@ -279,9 +279,11 @@ def _score_table(rows: Rows, split: str) -> Table:
         cells += [row["settings tried"], ", ".join(chosen)] * with_choice
         body.append(cells)
     coverage = percent(next(iter(any_row.values()))["coverage"])
+    damaged = rows.facts.get("replaced", {}).get(split, 0)
+    replaced = f", {damaged} of them with replaced frames" if damaged else ""
     truths = {percent(row["truth"]) for row in any_row.values() if row["truth"] is not None}
     truth = f" ODD of the ground truth: {', '.join(sorted(truths))}." if truths else ""
-    caption = f"In percent, on {split}; {coverage} % of its videos have features.{truth}"
+    caption = f"In percent, on {split}; {coverage} % of its videos have features{replaced}.{truth}"
     return Table(head, body, caption)
 
 
@@ -547,11 +549,13 @@ def _facts(rows: Rows) -> dict[str, str]:
     coverage = ", ".join(
         f"{split} {have} of {total}" for split, (have, total) in facts["coverage"].items()
     )
+    damaged = ", ".join(f"{split} {n}" for split, n in facts.get("replaced", {}).items() if n)
     grid = "; ".join(f"{name}: {', '.join(map(str, v))}" for name, v in facts["grid"].items())
     shown = {
         "data set": facts["dataset"],
         "videos": counts,
         "with features": coverage,
+        "with replaced frames": damaged,
         "frames a video": str(facts["frames"]),
         "VLM": _encoder(facts["vlm"]),
         "video encoder": _encoder(facts["video encoder"]),

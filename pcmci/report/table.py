@@ -58,7 +58,9 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], title: str) -> Table:
         table.add_column(name, justify="left" if name == "split" else "right")
     for split, values in scores.items():
         cells = [percent(values.get(name)) for name in names]
-        table.add_row(split, str(values["videos"]), *cells, percent(values["coverage"]))
+        damaged = values.get("with replaced frames")
+        coverage = percent(values["coverage"]) + (f", {damaged} damaged" if damaged else "")
+        table.add_row(split, str(values["videos"]), *cells, coverage)
     return table
 
 

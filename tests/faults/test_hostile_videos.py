@@ -178,12 +178,12 @@ def test_a_file_that_crashes_the_decoder_fails_with_its_reason(good, monkeypatch
     """Twice, each time in a process of its own."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
-        "import pcmci.extract.video.frames as frames\n"
-        "real = frames.iter_frames\n"
-        "def crash(path, *rest):\n"
-        "    if 'evil' in str(path): os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "    return real(path, *rest)\n"
-        "frames.iter_frames = crash\n"
+        "from pcmci.extract.video.frames import FrameReader\n"
+        "real = FrameReader.read\n"
+        "def crash(self, choose):\n"
+        "    if 'evil' in str(self.path): os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    return real(self, choose)\n"
+        "FrameReader.read = crash\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     evil = tmp_path / "evil.mp4"

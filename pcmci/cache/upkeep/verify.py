@@ -13,7 +13,7 @@ from pcmci.cache.contents import DIFFERS, checksum, read_chunk, read_head
 from pcmci.cache.formats.choose import check_exists, open_chunks
 from pcmci.cache.formats.layout import ChunkError, Chunks
 from pcmci.cache.nearby import beside, nearby
-from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
+from pcmci.cache.schema import FAIL, FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writing.writer import recover
 from pcmci.errors import StoreError
 from pcmci.remote.url import Url, place
@@ -70,6 +70,9 @@ class _Inspection:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._chunks, self._ids, self._progress = chunks, table.ids, progress
+        # Where frames may have been replaced, a done video has a reason too.
+        self._reasoned = [Status.FAILED, Status.MISSING]
+        self._reasoned += [Status.DONE] * (spec.damaged != FAIL)
         self._status = np.zeros(len(table), np.uint8)
         self._checksums = np.zeros((len(table), len(FEATURES)), "<u4")
         self._texts = [f"text/{name}" for name in spec.label_sets]
@@ -112,7 +115,7 @@ class _Inspection:
         return damage
 
     def _reasons_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:
-        hurt = self._with(span, Status.FAILED, Status.MISSING)
+        hurt = self._with(span, *self._reasoned)
         return self._read(array, chunk, self._chunks.layout(array).empty(chunk), hurt)
 
     def _text_chunk(self, array: str, chunk: int, span: slice) -> Damage | None:

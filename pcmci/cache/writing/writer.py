@@ -23,7 +23,7 @@ from pcmci.cache.contents import (
 from pcmci.cache.formats.choose import check_exists, exists, open_chunks
 from pcmci.cache.formats.layout import ChunkError
 from pcmci.cache.nearby import nearby
-from pcmci.cache.schema import FEATURES, Status
+from pcmci.cache.schema import FAIL, FEATURES, Status
 from pcmci.cache.writing.journal import Journal
 from pcmci.cache.writing.lock import StoreLocked
 from pcmci.cache.writing.one_writer import writer_lock
@@ -89,16 +89,20 @@ class StoreWriter:
         """Rows of that status, ascending."""
         return np.flatnonzero(self.status == status)
 
-    def put(self, row: int, vlm: np.ndarray, video: np.ndarray) -> None:
+    def put(self, row: int, vlm: np.ndarray, video: np.ndarray, note: str = "") -> None:
         """A video's features, [views, L, D] and [views, Lv, Dv], stored as float16.
+
+        note: of a damaged video (`pcmci.cache.replaced`), for a store whose spec allows those.
 
         Raises VideoError, with the reason to record, for values that are not finite or too large
         for float16; StoreError for another shape, a row that is not pending, a full disk.
         """
         self._check_pending(row)
+        if note and self.spec.damaged == FAIL:
+            raise StoreError(f"{self.path} takes no damaged videos: {self.table.ids[row]}, {note}")
         features = [self._half(row, *pair) for pair in zip(FEATURES, (vlm, video), strict=True)]
-        self._journal.append(row, Status.DONE, features=features)
-        self._became(row, Status.DONE)
+        self._journal.append(row, Status.DONE, note, features)
+        self._became(row, Status.DONE, note)
         self._commit_if_due()
 
     def fail(self, row: int, reason: str) -> None:
@@ -148,7 +152,9 @@ class StoreWriter:
         self._committed = read_by_chunk(self._chunks, "status", ids, torn)
         check_stored(self._chunks, ids, self._committed)
         self.status = self._committed.copy()
-        self._reasons = stored_reasons(self._chunks, ids, self._committed, torn)
+        self._reasons = stored_reasons(
+            self._chunks, ids, self._committed, torn, of_done=self.spec.damaged != FAIL
+        )
         for row, entry in entries.items():
             self._became(row, entry.status, entry.reason)
 

@@ -29,11 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from pcmci.cache.schema import Preprocessing, Sampling
+from pcmci.cache.replaced import replaced_note
+from pcmci.cache.schema import FAIL, Preprocessing, Sampling
 from pcmci.errors import PcmciError, VideoError
 from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.video.fetching import NoRoom, fetched
-from pcmci.extract.video.frames import iter_frames
+from pcmci.extract.video.frames import FrameReader, sample_indices
 from pcmci.remote.url import Place, Url
 
 READY = b"ready"
@@ -52,38 +53,57 @@ class Input:
 
 
 Inputs = Mapping[str, Input]
-Prepared = dict[str, np.ndarray]
-"""By encoder, clips [views * L / F, F, S, S, 3] uint8."""
 
 
-def prepare_video(path: Path, sampling: Sampling, inputs: Inputs) -> Prepared:
+class Prepared(dict[str, np.ndarray]):
+    """By encoder, clips [views * L / F, F, S, S, 3] uint8.
+
+    note: of a damaged video some of whose frames were replaced, see `replaced_note`; else "".
+    """
+
+    note = ""
+
+
+def prepare_video(path: Path, sampling: Sampling, inputs: Inputs, damaged: str = FAIL) -> Prepared:
     """Decode a video's frames and make them the encoders' input, one frame at a time, in this
-    process. Raises VideoError."""
+    process. damaged: as in `ExtractConfig`. Raises VideoError."""
     total = sampling.views * sampling.frames
-    prepared: Prepared = {}
-    for places, frame in iter_frames(path, sampling.frames, sampling.views):
+    frames: dict[str, np.ndarray] = {}
+    reader = FrameReader(path, mend=damaged != FAIL)
+    for places, frame in reader.read(
+        lambda count: sample_indices(count, sampling.frames, sampling.views).ravel()
+    ):
         for name, wanted in inputs.items():
             small = resize_and_crop(frame, wanted.preprocessing)
-            if name not in prepared:
-                prepared[name] = np.empty((total, *small.shape), np.uint8)
-            prepared[name][places] = small
-    return {
-        name: prepared[name].reshape(-1, wanted.clip_frames, *prepared[name].shape[1:])
+            if name not in frames:
+                frames[name] = np.empty((total, *small.shape), np.uint8)
+            frames[name][places] = small
+    prepared = Prepared(
+        (name, frames[name].reshape(-1, wanted.clip_frames, *frames[name].shape[1:]))
         for name, wanted in inputs.items()
-    }
+    )
+    if reader.replaced:
+        prepared.note = replaced_note(reader.replaced, total, reader.damage)
+    return prepared
 
 
 class Decoder:
     """A process that decodes, for one thread; started when it is first needed, and again when it
     had to be killed.
 
-    seconds: that one video may take, its download included. memory: bytes, see `MEMORY`.
+    seconds: that one video may take, its download included. memory: bytes, see `MEMORY`. damaged:
+    as in `ExtractConfig`.
     """
 
     def __init__(
-        self, sampling: Sampling, inputs: Inputs, seconds: float, memory: int = MEMORY
+        self,
+        sampling: Sampling,
+        inputs: Inputs,
+        seconds: float,
+        memory: int = MEMORY,
+        damaged: str = FAIL,
     ) -> None:
-        self._work = _Work(sampling, dict(inputs), memory)
+        self._work = _Work(sampling, dict(inputs), memory, damaged)
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -140,10 +160,12 @@ class Decoder:
                 if answer.get("spent"):
                     self.close()  # memory may be lost in it: the next video gets a fresh one
                 raise VideoError(answer["error"])
-            return {
-                name: np.frombuffer(bytearray(connection.recv_bytes()), np.uint8).reshape(shape)
+            prepared = Prepared(
+                (name, np.frombuffer(bytearray(connection.recv_bytes()), np.uint8).reshape(shape))
                 for name, shape in answer["shapes"].items()
-            }
+            )
+            prepared.note = answer["note"]
+            return prepared
         except (EOFError, OSError) as error:
             code = None
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -189,8 +211,15 @@ def _environment() -> dict[str, str]:
 class Decoders:
     """Several videos at a time, each by a process of its own: `with Decoders(...) as decoders`."""
 
-    def __init__(self, count: int, sampling: Sampling, inputs: Inputs, seconds: float) -> None:
-        self._new = lambda: Decoder(sampling, inputs, seconds)
+    def __init__(
+        self,
+        count: int,
+        sampling: Sampling,
+        inputs: Inputs,
+        seconds: float,
+        damaged: str = FAIL,
+    ) -> None:
+        self._new = lambda: Decoder(sampling, inputs, seconds, damaged=damaged)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
         self._mine = threading.local()
         self._all: list[Decoder] = []
@@ -239,6 +268,7 @@ class _Work:
     sampling: Sampling
     inputs: dict[str, Input]
     memory: int
+    damaged: str
 
     def to_json(self) -> bytes:
         return json.dumps(dataclasses.asdict(self)).encode()
@@ -250,7 +280,7 @@ class _Work:
             name: Input(Preprocessing(**wanted["preprocessing"]), wanted["clip_frames"])
             for name, wanted in raw["inputs"].items()
         }
-        return cls(Sampling(**raw["sampling"]), inputs, raw["memory"])
+        return cls(Sampling(**raw["sampling"]), inputs, raw["memory"], raw["damaged"])
 
 
 def main(handle: int) -> None:
@@ -270,8 +300,9 @@ def main(handle: int) -> None:
             parts: list[bytes] = []
             try:
                 with _here(**request) as path:
-                    prepared = prepare_video(path, work.sampling, work.inputs)
-                answer: dict[str, Any] = {"shapes": {n: x.shape for n, x in prepared.items()}}
+                    prepared = prepare_video(path, work.sampling, work.inputs, work.damaged)
+                shapes = {n: x.shape for n, x in prepared.items()}
+                answer: dict[str, Any] = {"shapes": shapes, "note": prepared.note}
                 parts = [array.tobytes() for array in prepared.values()]
             except VideoError as error:
                 answer = {"error": str(error)}

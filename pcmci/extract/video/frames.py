@@ -16,6 +16,13 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pcmci.errors import UsageError, VideoError
+from pcmci.extract.video.standins import (
+    decode_all,
+    in_order_of_presentation,
+    nearest,
+    sound_positions,
+    survey,
+)
 from pcmci.extract.video.timeline import Timeline, open_video, packets, reason, scan
 
 SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video")
@@ -76,23 +83,45 @@ class _Misled(Exception):
     """Seeking did not give what the scan promised: the file has to be decoded in order."""
 
 
+class _Damaged(VideoError):
+    """Not every frame of a file can be decoded. timeline: of the file."""
+
+    def __init__(self, message: str, timeline: Timeline) -> None:
+        super().__init__(message)
+        self.timeline = timeline
+
+
 class FrameReader:
     """Chosen frames of one file. For one thread; PyAV releases the interpreter's lock while it
     reads, decodes and converts, so readers in several threads do run side by side.
 
+    mend: in a damaged file the nearest frame that can be decoded stands in for each that cannot
+    (`pcmci.extract.video.standins`); without, such a file fails.
+
     After `read`: `decoded` counts the frames that came out of the decoder, `in_order` says why
-    the whole file was decoded, and is an empty string where seeking was enough.
+    the whole file was decoded, and is an empty string where seeking was enough. `replaced` counts
+    the places whose own frame cannot be decoded, `damage` says what was wrong.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = path
-        self.decoded = 0
-        self.in_order = ""
+    def __init__(self, path: Path | str, mend: bool = False) -> None:
+        self.path, self.mend = path, mend
+        self.decoded = self.replaced = 0
+        self.in_order = self.damage = ""
         self._reformatter = VideoReformatter()
 
     def read(self, choose: Callable[[int], np.ndarray]) -> Iterator[Placed]:
         """`choose` is told the number of frames and returns the indices of those wanted, in any
         order. Yields and raises as `iter_frames` does."""
+        self.replaced, self.damage = 0, ""
+        try:
+            yield from self._read(choose)
+        except _Damaged as error:
+            if not self.mend:
+                raise
+            yield from self._read_mended(error, choose)
+
+    def _read(self, choose: Callable[[int], np.ndarray]) -> Iterator[Placed]:
+        """Raises _Damaged where the file can be read and not all of its frames be decoded."""
         with open_video(self.path) as (container, stream):
             timeline = scan(container, stream)
             self.in_order = timeline.distrust
@@ -114,9 +143,28 @@ class FrameReader:
             # Fewer frames than packets and no error is a sign of damage, except at the start of
             # a recording that was cut out of a longer one: then the count was wrong.
             if found < max(1, expected - timeline.lead_in):
-                raise VideoError(f"only {found} of its {expected} frames can be decoded")
+                raise _Damaged(f"only {found} of its {expected} frames can be decoded", timeline)
             count = found
         raise VideoError("decoding it twice gives different numbers of frames")
+
+    def _read_mended(
+        self, damaged: _Damaged, choose: Callable[[int], np.ndarray]
+    ) -> Iterator[Placed]:
+        """The places wanted, from frames that can be decoded. Raises `damaged` where none can."""
+        found = survey(self.path, damaged.timeline)
+        sound = sound_positions(damaged.timeline, found)
+        if not sound:
+            raise damaged
+        order = in_order_of_presentation(damaged.timeline, found, sound)
+        indices = choose(len(order))
+        taken = nearest(order, sound, indices)
+        self.replaced = int((taken != np.array(order)[indices]).sum())
+        self.damage = str(damaged)
+        wanted = set(taken.tolist())
+        for position, frame in decode_all(self.path, damaged.timeline, set()):
+            self.decoded += 1
+            if position in wanted:
+                yield np.flatnonzero(taken == position), self._upright(frame)
 
     def _seek(
         self,
@@ -170,9 +218,10 @@ class FrameReader:
             except av.FFmpegError:
                 return
             for frame in frames:
-                self.decoded += 1
+                # The key frame before an edit list's first frame is none of the film's.
+                self.decoded += bool(timeline.shown[key] or frame.pts != timeline.pts[key])
                 is_key = frame.pts == timeline.pts[key] and _is_intra(frame)
-                if frame.is_corrupt or (last is None and timeline.shown[key] and not is_key):
+                if frame.is_corrupt or (last is None and not is_key):
                     return
                 if frame.pts is None or (last is not None and frame.pts <= last):
                     raise _Misled("frames come in another order than their times")
@@ -199,15 +248,15 @@ class FrameReader:
                     if lead_in:
                         continue
                     at = _at(packet, timeline)
-                    raise VideoError(f"decoding fails {at}: {reason(error)}") from error
+                    raise _Damaged(f"decoding fails {at}: {reason(error)}", timeline) from error
                 if packet is not None and packet.is_corrupt and not lead_in:
-                    raise VideoError(f"damaged data {_at(packet, timeline)}")
+                    raise _Damaged(f"damaged data {_at(packet, timeline)}", timeline)
                 for frame in frames:
                     self.decoded += 1
                     if count == 0 and timeline.is_orphan(frame.pts) and not _is_intra(frame):
                         continue  # some decoders predict from nothing, and say nothing
                     if frame.is_corrupt:
-                        raise VideoError(f"damaged frame {_at(frame, timeline)}")
+                        raise _Damaged(f"damaged frame {_at(frame, timeline)}", timeline)
                     if count in wanted:
                         yield np.flatnonzero(indices == count), self._upright(frame)
                     else:
@@ -260,7 +309,15 @@ def _packets_from(
     for position, packet in enumerate(itertools.chain([first], following), start=key):
         if timeline.position(packet.pts) != position or packet.size != timeline.sizes[position]:
             raise _Misled("seeking changes its packets")
-        yield packet
+        yield _to_be_shown(packet) if position == key and packet.is_discard else packet
+
+
+def _to_be_shown(packet: Packet) -> Packet:
+    """The same without the mark of an edit list, so that the key frame can be looked at."""
+    same = Packet(bytes(packet))
+    same.pts, same.dts, same.time_base = packet.pts, packet.dts, packet.time_base
+    same.is_keyframe = packet.is_keyframe
+    return same
 
 
 def _at(item: Packet | VideoFrame | None, timeline: Timeline) -> str:

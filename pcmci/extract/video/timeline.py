@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
+from av.packet import Packet, PktSideDataT
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pcmci.errors import VideoError
+from pcmci.extract.video.hidden import hidden_packets
+from pcmci.extract.video.whole import cut_off, frames_are_lost
 
 MAX_PIXELS = 8192 * 8192
 """A larger frame is refused: a header can claim any size, and memory is taken on its word."""
@@ -37,18 +38,37 @@ TIMED_FORMATS = ("mov", "matroska", "mpegts", "mpeg", "flv", "nut")
 """Containers that hold presentation times. In the others (AVI above all) FFmpeg makes them up
 from the order of decoding, and with B-frames they are wrong."""
 
+STILL = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+"""How a container flags a stream that is no film: a cover, a picture, previews of chapters."""
+
+PICTURES = ("mjpeg", "png", "bmp", "gif", "tiff", "webp", "jpeg2000", "jpegls")
+"""Codecs of covers, where nothing flags them."""
+
+GIVEN_ONCE: tuple[PktSideDataT, ...] = ("palette", "new_extradata", "param_change")
+"""What a demuxer gives beside one packet, and what holds for all that follow."""
+
 
 @contextmanager
 def open_video(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first video stream, with one decoder thread.
+    """The container and its video stream (docs/frames.md says which), with one decoder thread.
 
     Errors of FFmpeg, inside the block too, become a VideoError with FFmpeg's reason. PyAV throws
     FFmpeg's log away unless a program asks for it, so nothing is printed and nothing global is set.
     """
     try:
-        _check_whole(path)
-        with _open(path) as container:
-            yield container, _video_stream(container)
+        cut = cut_off(path)
+        with ExitStack() as opened:
+            try:
+                container = opened.enter_context(_open(path))
+                films = _films(container)
+                chosen = films[0].index
+                if len(films) > 1 or (_is_picture(films[0]) and container.streams.audio):
+                    chosen = _best(container, films)
+                    container = opened.enter_context(_open(path))  # packets were taken from it
+                stream = _ready(next(s for s in container.streams.video if s.index == chosen))
+            except (VideoError, av.FFmpegError) as error:
+                raise VideoError(cut) if cut else error from None
+            yield container, stream
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"cannot be read: {reason(error)}") from error
 
@@ -73,12 +93,46 @@ def _open(path: Path | str) -> InputContainer:
         raise VideoError(f"not a video file: {reason(error)}") from error
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
+def _path(container: InputContainer) -> str:
+    return container.name.removeprefix("file:")
+
+
+def _films(container: InputContainer) -> list[VideoStream]:
     # A sound file's cover picture is a video stream to FFmpeg.
-    films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    films = [s for s in container.streams.video if not s.disposition & STILL]
     if not films:
         raise VideoError("no video stream")
-    stream = films[0]
+    return films
+
+
+def _is_picture(stream: VideoStream) -> bool:
+    codec = stream.codec_context
+    return codec is not None and codec.codec.canonical_name in PICTURES
+
+
+def _best(container: InputContainer, films: Sequence[VideoStream]) -> int:
+    """The index of the film among several video streams, or beside sound: not what has a single
+    packet (a cover that nothing flags); then the one flagged default; then the largest."""
+    counts = {film.index: 0 for film in films}
+    for packet in container.demux(films):
+        if packet.size:
+            counts[packet.stream.index] += 1
+            if min(counts.values()) > 1:
+                break
+
+    def rank(film: VideoStream) -> tuple[int, ...]:
+        moves = counts[film.index] > 1
+        default = bool(film.disposition & Disposition.default)
+        size = film.width * film.height if film.codec_context is not None else 0
+        return moves, moves or not _is_picture(film), default, size, -film.index
+
+    best = max(films, key=rank)
+    if counts[best.index] < 2 and _is_picture(best) and container.streams.audio:
+        raise VideoError("no video stream, only a picture")
+    return best.index
+
+
+def _ready(stream: VideoStream) -> VideoStream:
     if stream.codec_context is None:
         raise VideoError("no decoder for its video stream")
     if stream.width * stream.height > MAX_PIXELS:
@@ -98,7 +152,7 @@ class Timeline:
     pts, dts: [n] int64, presentation and decoding time of each, in units of `time_base` seconds.
     sizes: [n] int32, bytes of each.
     key: [n] bool, decoding may start there.
-    shown: [n] bool, it becomes a frame (an edit list leaves some out).
+    shown: [n] bool, it becomes a frame (an edit list leaves some out, others are only referred to).
     lead_in: how many packets at the start a decoder may be unable to show, because they need
         frames from before the start of the file.
     distrust: why times and seeking cannot be believed, or an empty string.
@@ -121,6 +175,12 @@ class Timeline:
     def times(self) -> np.ndarray:
         """[frames] int64: entry k is the presentation time of frame k."""
         return np.sort(self.pts[self.shown])
+
+    @property
+    def end(self) -> float:
+        """Seconds: when the last frame ends, if it is shown for as long as most are."""
+        steps = np.diff(self.times)
+        return float(self.times[-1] + (np.median(steps) if len(steps) else 0)) * self.time_base
 
     @cached_property
     def _by_time(self) -> np.ndarray:
@@ -163,51 +223,62 @@ class Timeline:
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """What is left of the stream, without empty packets: AVI says "the same frame again" with
-    one, and a decoder would take it for the end. Raises VideoError."""
+    one, and a decoder would take it for the end. Where a file was cut off it ends; `scan` says
+    whether frames lie in the rest. Raises VideoError."""
     try:
         for packet in container.demux(stream):
             if packet.size:
                 yield packet
     except IndexError as error:  # PyAV's, where damage looks like a further stream
         raise VideoError("damaged data: a stream that is not declared") from error
+    except av.FFmpegError:
+        if not cut_off(_path(container)):
+            raise
 
 
 def scan(container: InputContainer, stream: VideoStream) -> Timeline:
     """Read every packet, decode none. Memory: 22 bytes a packet.
 
-    Raises VideoError where no packet becomes a frame.
+    Raises VideoError where no packet becomes a frame, and where frames lie in what is missing of a
+    file that was cut off.
     """
     pts, dts, sizes, key, shown = array("q"), array("q"), array("i"), bytearray(), bytearray()
-    timed = True
-    vp8 = stream.codec_context.codec.name == "vp8"
+    timed, given_once = True, False
+    hides = hidden_packets(stream)
     for packet in packets(container, stream):
         timed = timed and packet.pts is not None
         pts.append(packet.pts or 0)
         dts.append(pts[-1] if packet.dts is None else packet.dts)
         sizes.append(packet.size)
-        key.append(packet.is_keyframe)
-        # VP8 may have a packet for a picture that is never shown, only referred to; a bit of the
-        # frame header says so (RFC 6386, section 9.1).
-        hidden = packet.is_discard or (vp8 and not memoryview(packet)[0] & 0x10)
-        shown.append(not hidden)
+        hidden = hides is not None and hides(packet)
+        key.append(packet.is_keyframe and not hidden)  # nothing would tell that it is one
+        shown.append(not (hidden or packet.is_discard))
+        if next(packet.iter_sidedata(), None) is not None:
+            given_once = given_once or any(packet.has_sidedata(kind) for kind in GIVEN_ONCE)
+    path = _path(container)
     if not any(shown):
-        raise VideoError("no frames")
-    return _timeline(
+        raise VideoError(cut_off(path) or "no frames")
+    found = _timeline(
         container,
         stream,
         timed,
+        given_once,
         np.array(pts, np.int64),
         np.array(dts, np.int64),
         np.array(sizes, np.int32),
         np.frombuffer(key, np.bool_),
         np.frombuffer(shown, np.bool_),
     )
+    if (cut := cut_off(path)) and frames_are_lost(path, container, stream, found.end):
+        raise VideoError(cut)
+    return found
 
 
 def _timeline(
     container: InputContainer,
     stream: VideoStream,
     timed: bool,
+    given_once: bool,
     pts: np.ndarray,
     dts: np.ndarray,
     sizes: np.ndarray,
@@ -226,6 +297,8 @@ def _timeline(
     distrust = ""
     if not timed:
         distrust = "packets without a time"
+    elif given_once:
+        distrust = "a palette or other settings that are given once"
     elif len(np.unique(pts)) < len(pts):
         distrust = "two packets of the same time"
     elif not key.any() or lead_in:
@@ -239,65 +312,3 @@ def _timeline(
     ):
         distrust = "times that do not tell the order of its frames"
     return Timeline(pts, dts, sizes, key, shown, float(stream.time_base or 0), lead_in, distrust)
-
-
-def _check_whole(path: Path | str) -> None:
-    """Raise VideoError if the outermost boxes declare more bytes than the file has.
-
-    A demuxer reads a file that was cut off up to its end and says nothing.
-    """
-    size = os.path.getsize(path)
-    if size == 0:
-        raise VideoError("the file is empty")
-    with open(path, "rb") as file:
-        head = file.read(4096)
-        if head[:4] == b"\x1aE\xdf\xa3":
-            end = _matroska_end(head)
-        elif head[:4] == b"RIFF":
-            # Eight bytes short of the end, but some writers counted them in.
-            end = int.from_bytes(head[4:8], "little")
-        else:
-            end = _mp4_end(file, size)
-    if end > size:
-        raise VideoError(f"cut off: {end - size} of {end} bytes are missing")
-
-
-def _mp4_end(file: BinaryIO, size: int) -> int:
-    """Where the last box ends, 0 for another kind of file (ISO 14496-12: length, name, content)."""
-    end = 0
-    for _ in range(100_000):  # enough for a day of fragments
-        file.seek(end)
-        box = file.read(16)
-        length, name = int.from_bytes(box[:4], "big"), box[4:8]
-        if end == 0 and name not in (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            return 0
-        if length == 1:
-            length = int.from_bytes(box[8:], "big")
-        follows = end + length <= size or name in (b"moov", b"mdat", b"moof")
-        if len(box) < 8 or length < 8 or not follows:
-            break  # the end, a box up to the end (length 0), or bytes that are no box
-        end += length
-    return end
-
-
-def _matroska_end(head: bytes) -> int:
-    """Where the Segment ends, 0 where it does not say (RFC 8794: id, length, content)."""
-
-    def number(at: int) -> tuple[int, int]:
-        """A number's bytes as they are, and how many; the first set bit says how many."""
-        width = 9 - head[at].bit_length()
-        return int.from_bytes(head[at : at + width], "big"), width
-
-    at = 0
-    while at + 16 < len(head) and head[at]:
-        name, width = number(at)
-        at += width
-        length, width = number(at)
-        at += width
-        length -= 1 << 7 * width
-        if length == (1 << 7 * width) - 1:
-            return 0  # all ones: not known when it was written
-        at += length
-        if name == 0x18538067:
-            return at
-    return 0

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from pcmci.cache.schema import Status
+from pcmci.cache.schema import FAIL, Status
 from pcmci.cache.store import Store
 from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.errors import PcmciError, UsageError
@@ -206,6 +207,7 @@ class Ablator:
                 ]
                 for split in splits
             },
+            **_damaged(store),
             "lost videos": lost,
             "vlm": spec.vlm,
             "video encoder": spec.video,
@@ -326,6 +328,14 @@ def _reference(reference: tuple[str, ...] | str | None, models: Sequence[Model])
     if reference.strip().lower() in HEADS:
         return reference.strip().lower(), ()
     return DEFAULT, parse_order(reference)
+
+
+def _damaged(store: Store) -> dict[str, Any]:
+    """Split -> videos with replaced frames; nothing of a store that takes no damaged ones."""
+    if store.spec.damaged == FAIL:
+        return {}
+    damaged = [store.splits[row] for row in np.flatnonzero(store.replaced).tolist()]
+    return {"replaced": {split: damaged.count(split) for split in dict.fromkeys(store.splits)}}
 
 
 def _stored(store: Store) -> dict[str, Any]:

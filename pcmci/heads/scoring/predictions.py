@@ -34,6 +34,8 @@ class Predictions:
     """Every video that was scored, training videos excepted.
 
     ids, splits, sessions: [m]. present: [m] bool, whether the video had features.
+    replaced: [m] int32, how many of its frames stand in for others (`Store.replaced`); None from a
+    store that has none.
     """
 
     ids: np.ndarray
@@ -41,6 +43,7 @@ class Predictions:
     sessions: np.ndarray
     present: np.ndarray
     labels: dict[str, LabelPredictions]
+    replaced: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
         """Write an .npz of plain arrays: no pickle is needed to read it."""
@@ -50,6 +53,8 @@ class Predictions:
             "sessions": self.sessions,
             "present": self.present,
         }
+        if self.replaced is not None:
+            arrays["replaced"] = self.replaced
         for name, part in self.labels.items():
             arrays[f"{name}/names"] = np.array(part.names)
             arrays[f"{name}/background"] = np.array(part.background, dtype=str)
@@ -82,6 +87,7 @@ class Predictions:
                     )
                     for name in label_sets
                 },
+                replaced=arrays.get("replaced"),
             )
         except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
             raise PcmciError(f"{path}: predictions cannot be read: {error}") from error

@@ -39,7 +39,8 @@ def score(predictions: Predictions, taus: Sequence[float] = (TAU,)) -> dict[str,
     """The scores of every split, percentages as fractions, None where one is undefined.
 
     `Acc` with its counts; `mAP` by all rules; for each tau `ODD@tau`, the truth's own, and the
-    share of implausible pairs; `coverage`, videos with features / videos of the split.
+    share of implausible pairs; `coverage`, videos with features / videos of the split; of
+    a store that takes damaged videos, how many have frames that stand in for others.
     """
     return {
         split: score_split(predictions, predictions.splits == split, taus)
@@ -55,6 +56,8 @@ def score_split(predictions: Predictions, rows: np.ndarray, taus: Sequence[float
         "with features": int(present.sum()),
         "coverage": float(present.mean()) if rows.any() else None,
     }
+    if predictions.replaced is not None:
+        scores["with replaced frames"] = int((predictions.replaced[rows] > 0).sum())
     if "activity" in predictions.labels:
         scores |= _accuracy(predictions.labels["activity"], rows, present)
     if "steps" in predictions.labels:

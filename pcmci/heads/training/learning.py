@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
+from pcmci.cache.schema import FAIL
 from pcmci.cache.store import Store
 from pcmci.errors import PcmciError
 from pcmci.heads.catalogue import HEADS
@@ -272,7 +273,13 @@ class Learner:
             sessions=np.array(self.store.sessions)[self.scored],
             present=self.done[self.scored],
             labels=labels,
+            replaced=self.replaced,
         )
+
+    @cached_property
+    def replaced(self) -> np.ndarray | None:
+        """[m] int32 of the videos that are scored; None in a store that takes no damaged ones."""
+        return None if self.store.spec.damaged == FAIL else self.store.replaced[self.scored]
 
     @cached_property
     def q_train(self) -> np.ndarray:

@@ -1,0 +1,131 @@
+"""For a damaged video, where that was asked for: which frames can be decoded, and for each that
+cannot the nearest that can.
+
+A frame can be decoded where the decoder neither fails on it nor marks it as damaged, and where that
+holds for all that it may be predicted from, back to a picture that needs no other. What FFmpeg
+conceals is no frame, and neither is what it predicts from that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.frame import PictureType, VideoFrame
+
+from pcmci.extract.video.timeline import Timeline, open_video, packets
+
+Placed = tuple[int, VideoFrame]
+"""Which packet of the file a frame was decoded from, and the frame."""
+
+
+@dataclass
+class Survey:
+    """What decoding a whole damaged file gave.
+
+    order: positions of the packets whose frames came, in the order in which they did. starts:
+    those that need nothing from before. hurt: on which the decoder failed, or whose frame is
+    damaged.
+    """
+
+    order: list[int] = field(default_factory=list)
+    starts: set[int] = field(default_factory=set)
+    hurt: set[int] = field(default_factory=set)
+
+
+def survey(path: Path | str, timeline: Timeline) -> Survey:
+    """Decode the whole file. Raises VideoError where it cannot be read at all."""
+    found = Survey()
+    for position, frame in decode_all(path, timeline, found.hurt):
+        found.order.append(position)
+        is_key = frame.key_frame or timeline.key[position] or position == 0
+        if is_key and frame.pict_type in (PictureType.I, PictureType.NONE):
+            found.starts.add(position)
+        if frame.is_corrupt:
+            found.hurt.add(position)
+    return found
+
+
+def decode_all(path: Path | str, timeline: Timeline, hurt: set[int]) -> Iterator[Placed]:
+    """Every frame that comes, damaged or not. hurt: gets the positions of packets that are damaged,
+    or on which the decoder fails."""
+    with open_video(path) as (container, stream):
+        codec = stream.codec_context
+        codec.flags |= Flags.copy_opaque
+        for position, packet in enumerate(itertools.chain(packets(container, stream), [None])):
+            if packet is not None:
+                if packet.is_corrupt:
+                    hurt.add(position)
+                packet.opaque = position
+            try:
+                frames = codec.decode(packet)
+            except av.FFmpegError:
+                hurt.add(position)
+                continue
+            for frame in frames:
+                # dav1d does not say which packet a frame is from.
+                place = frame.opaque
+                if not isinstance(place, int):
+                    place = timeline.position(frame.pts)
+                if place is not None:
+                    yield place, frame
+
+
+def sound_positions(timeline: Timeline, found: Survey) -> set[int]:
+    """The packets whose frames can be decoded."""
+    rank = {position: k for k, position in enumerate(found.order)}
+    sound: set[int] = set()
+    whole, start = False, 0  # whole: so is everything since the packet `start`
+    for position, shown in enumerate(timeline.shown.tolist()):
+        hurt = position in found.hurt or (shown and position not in rank)
+        if not whole and not hurt and position in found.starts:
+            whole, start = True, position
+        whole = whole and not hurt
+        # What is shown before the key frame that it follows may need what came before that one.
+        if whole and position in rank and rank[position] >= rank[start]:
+            sound.add(position)
+    return sound
+
+
+def in_order_of_presentation(timeline: Timeline, found: Survey, sound: set[int]) -> list[int]:
+    """The positions of all packets that are frames of this file, decodable or not, as their frames
+    follow each other.
+
+    Where times tell the order of those that came, they tell it of the others. Elsewhere one that
+    did not come stands where it does among those that came, which is right but for B-frames.
+    """
+    frames = np.flatnonzero(timeline.shown).tolist()
+    if timeline.lead_in:  # the file lacks what these need, and never was longer
+        first, time = timeline.first_key, timeline.pts[timeline.first_key]
+        frames = [p for p in frames if p in sound or (p >= first and timeline.pts[p] >= time)]
+    expected = set(frames)
+    came = [position for position in found.order if position in expected]
+    times = timeline.pts[came]
+    if (np.diff(times) > 0).all() and len(np.unique(timeline.pts[frames])) == len(frames):
+        return sorted(frames, key=lambda position: int(timeline.pts[position]))
+    lost = iter(sorted(expected - set(came)))
+    order: list[int] = []
+    following, latest = next(lost, None), -1
+    for position in came:
+        latest = max(latest, position)
+        while following is not None and following < latest:
+            order.append(following)
+            following = next(lost, None)
+        order.append(position)
+    return [*order, *([] if following is None else [following]), *lost]
+
+
+def nearest(order: Sequence[int], sound: set[int], indices: np.ndarray) -> np.ndarray:
+    """[m] int64: by position, the frames to take for those of these indices into `order`; of two
+    that are as near the earlier one. At least one has to be sound."""
+    there = np.array([k for k, position in enumerate(order) if position in sound], np.int64)
+    after = np.searchsorted(there, indices)
+    right = there[np.minimum(after, len(there) - 1)]
+    left = there[np.maximum(after - 1, 0)]
+    taken = np.where(np.abs(indices - left) <= np.abs(right - indices), left, right)
+    return np.array(order, np.int64)[taken]
