@@ -10,15 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
+import timm
 import torch
 from PIL import Image
 
 from pcmci.cache.schema import Preprocessing
 from pcmci.errors import WeightsError
-from pcmci.extract.config import AUTO
+from pcmci.extract.config import AUTO, SHIPPED
 from pcmci.extract.encoders import load_video_encoder, load_vlm
 from pcmci.extract.encoders.cards import CARDS, card_of, default_weights, labels_seen
+from pcmci.extract.encoders.clip import build
 from pcmci.extract.encoders.families import (
     DEFAULT_SIZES,
     VIDEO_FAMILIES,
@@ -29,6 +32,7 @@ from pcmci.extract.encoders.families import (
 )
 from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.encoders.random_state import random_state
+from pcmci.extract.encoders.timm_source import timm_source
 from pcmci.extract.pair import library_versions
 
 
@@ -37,8 +41,8 @@ def test_every_family_has_a_loader_and_every_size_and_card_a_family() -> None:
         assert callable(import_module(module).load)
     for family, size in DEFAULT_SIZES.items():
         assert full_name(family) == size
-        assert family in VIDEO_FAMILIES or family in VLM_FAMILIES
-        assert any(card.name == size for card in CARDS), size
+        kinds = [card.kind for card in CARDS if card.name == size]
+        assert kinds == ["video" if family in VIDEO_FAMILIES else "vlm"], size
     for card in CARDS:
         assert card.kind in ("vlm", "video")
         assert (vlm_module if card.kind == "vlm" else video_module)(card.name)
@@ -47,6 +51,33 @@ def test_every_family_has_a_loader_and_every_size_and_card_a_family() -> None:
     assert len({(card.kind, card.name) for card in CARDS if card.fetched}) == sum(
         card.fetched for card in CARDS
     )
+
+
+def test_what_a_card_says_of_timms_weights_timm_says_too() -> None:
+    for card in CARDS:
+        tagged = card.weights.removeprefix("timm/")
+        if tagged == card.weights:
+            continue
+        known = timm.get_pretrained_cfg(tagged)
+        assert known.license.casefold().removesuffix("-license") == card.licence.casefold()
+        assert known.hf_hub_id == card.weights
+        source = timm_source(card.name)
+        assert (source.name, source.own) == (card.name, card.weights)
+        args = {"img_size": source.size} if source.size else {}
+        with torch.device("meta"):
+            model = timm.create_model(source.architecture, num_classes=0, **args)
+        assert sum(tensor.numel() for tensor in model.parameters()) == card.parameters
+
+
+def test_what_a_card_says_of_open_clips_weights_open_clip_says_too() -> None:
+    for card in CARDS:
+        if card.kind == "video" or card.name == SHIPPED:
+            continue
+        assert open_clip.get_pretrained_cfg(card.name, card.weights)
+        config = open_clip.get_model_config(card.name)
+        with torch.device("meta"):
+            model = build(card.name, config, 0)
+        assert sum(tensor.numel() for tensor in model.parameters()) == card.parameters
 
 
 def test_a_bare_name_is_its_familys_default_size() -> None:

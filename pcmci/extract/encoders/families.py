@@ -28,6 +28,10 @@ TimeSformer's. A new encoder is one file, one line here, and a card a model in `
 DEFAULT_SIZES = {
     "timesformer": "timesformer-base",
     "vit": "vit-base",
+    "clip": "ViT-B-16-quickgelu",
+    "siglip": "ViT-B-16-SigLIP",
+    "siglip2": "ViT-B-16-SigLIP2",
+    "pe-core": "PE-Core-B-16",
 }
 """What a family's bare name stands for."""
 
