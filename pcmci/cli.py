@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from pcmci.commands.encoders import encoders
 from pcmci.errors import PcmciError, UsageError
 from pcmci.extract.config import ExtractConfig
 from pcmci.flags import with_flags
@@ -35,6 +36,7 @@ app = typer.Typer(
     help="Extract frozen features of long videos once, then train causal-intervention heads in "
     "minutes.\n\nThe whole way on a small world, without a download: [bold]pcmci demo[/bold]",
 )
+app.command()(encoders)
 store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, check it, copy it.")
 app.add_typer(store_app, name="store")
 

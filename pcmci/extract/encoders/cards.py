@@ -43,8 +43,7 @@ class Card:
 TEXTS, WEBLI = "images with texts (WIT)", "images with texts (WebLI)"
 IN21K = "ImageNet-21k, ImageNet-1k"
 APACHE, NC = "Apache-2.0", "CC-BY-NC-4.0"
-REG4 = "timm:vit_base_patch14_reg4_dinov2.lvd142m"
-REG4_WEIGHTS = "timm/vit_base_patch14_reg4_dinov2.lvd142m"
+DINOV2 = "timm/vit_base_patch14_reg4_dinov2.lvd142m"
 
 CARDS: tuple[Card, ...] = (
     # kind, name, weights, licence, parameters, GFLOP a frame, frames a clip, trained on
@@ -83,11 +82,11 @@ CARDS: tuple[Card, ...] = (
         "video", "vit-large", "timm/vit_large_patch16_224.augreg_in21k_ft_in1k", APACHE,
         303_301_632, 123.1, 1, IN21K,
     ),
-    Card("video", REG4, REG4_WEIGHTS, APACHE, 86_582_016, 304.2, 1, "images (LVD-142M)"),
-    Card("video", f"{REG4}@224", REG4_WEIGHTS, APACHE, 85_727_232, 47.1, 1, "images (LVD-142M)"),
+    Card("video", "dinov2-base", DINOV2, APACHE, 86_582_016, 304.2, 1, "images (LVD-142M)"),
+    Card("video", "dinov2-base@224", DINOV2, APACHE, 85_727_232, 47.1, 1, "images (LVD-142M)"),
     Card(
-        "video", "timm:vit_base_patch16_dinov3.lvd1689m", "timm/vit_base_patch16_dinov3.lvd1689m",
-        "DINOv3", 85_641_216, 47.1, 1, "images (LVD-1689M)",
+        "video", "dinov3-base", "timm/vit_base_patch16_dinov3.lvd1689m", "DINOv3", 85_641_216,
+        47.1, 1, "images (LVD-1689M)",
     ),
 )  # fmt: skip
 """The models that are known by name; any other of open_clip and timm runs too."""

@@ -19,6 +19,8 @@ other name is open_clip's."""
 VIDEO_FAMILIES = {
     "timesformer": "pcmci.extract.encoders.timesformer",
     "vit": "pcmci.extract.encoders.vit",
+    "dinov2": "pcmci.extract.encoders.vit",
+    "dinov3": "pcmci.extract.encoders.vit",
     "timm": "pcmci.extract.encoders.vit",
     "kitchen": "pcmci.extract.encoders.timesformer",
 }
@@ -28,6 +30,8 @@ TimeSformer's. A new encoder is one file, one line here, and a card a model in `
 DEFAULT_SIZES = {
     "timesformer": "timesformer-base",
     "vit": "vit-base",
+    "dinov2": "dinov2-base",
+    "dinov3": "dinov3-base",
     "clip": "ViT-B-16-quickgelu",
     "siglip": "ViT-B-16-SigLIP",
     "siglip2": "ViT-B-16-SigLIP2",

@@ -19,11 +19,13 @@ from pcmci.extract.encoders.config_file import read_json
 from pcmci.extract.encoders.hub import HUB_ID, config_on_hub
 from pcmci.extract.encoders.preprocess import RESAMPLING
 
-VITS = {
+SHORT = {
     "vit-tiny": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
     "vit-small": "vit_small_patch16_224.augreg_in21k_ft_in1k",
     "vit-base": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
     "vit-large": "vit_large_patch16_224.augreg_in21k_ft_in1k",
+    "dinov2-base": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "dinov3-base": "vit_base_patch16_dinov3.lvd1689m",
 }
 """Short names, and what timm calls them; a tag after the full stop says which weights."""
 
@@ -91,20 +93,21 @@ def timm_source(name: str) -> TimmSource:
     """Raises WeightsError for a name that stands for nothing."""
     if name.endswith(".json"):
         return configured(name, Path(name))
-    if name in VITS:
-        return _registered(name, VITS[name], None)
-    if not name.startswith(PREFIX):
-        close = difflib.get_close_matches(name, VITS)
-        meant = f": did you mean {' or '.join(close)}?" if close else ""
-        raise WeightsError(
-            f"no video encoder is called {name!r}{meant}; there are {', '.join(VITS)}, "
-            f"{PREFIX}NAME for any image model of timm, {PREFIX}NAME@SIZE for images of SIZE "
-            f"pixels, {PREFIX}{HUB}ORG/REPO, or the path of a JSON config"
-        )
-    model, _, size = name.removeprefix(PREFIX).partition("@")
-    if size and not re.fullmatch("[1-9][0-9]{0,4}", size):
+    model, at, size = name.partition("@")
+    if at and not re.fullmatch("[1-9][0-9]{0,4}", size):
         raise WeightsError(f"{name}: {size!r} is no size in pixels, as in {PREFIX}NAME@224")
     pixels = int(size) if size else None
+    if model in SHORT:
+        return _registered(name, SHORT[model], pixels)
+    if not model.startswith(PREFIX):
+        close = difflib.get_close_matches(model, SHORT)
+        meant = f": did you mean {' or '.join(close)}?" if close else ""
+        raise WeightsError(
+            f"no video encoder is called {name!r}{meant}; there are {', '.join(SHORT)}, "
+            f"{PREFIX}NAME for any image model of timm, NAME@SIZE for images of SIZE pixels, "
+            f"{PREFIX}{HUB}ORG/REPO, or the path of a JSON config"
+        )
+    model = model.removeprefix(PREFIX)
     if not model.startswith(HUB):
         return _registered(None, model, pixels)
     repository = model.removeprefix(HUB)
