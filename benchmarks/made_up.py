@@ -32,6 +32,7 @@ def made_up_store(
     failed: tuple[int, ...] = (),
     noise: float = 1.0,
     seed: int = 0,
+    labels_seen: tuple[str, ...] = (),
 ) -> Path:
     """Each frame of a video shows one of its labels' vectors under noise; the VLM's text
     embeddings are these vectors, the video encoder's are others."""
@@ -43,7 +44,9 @@ def made_up_store(
         steps=steps,
         sampling=Sampling(frames, views),
         vlm=EncoderSpec("made-up", "none", "0" * 64, frames, width, pre, parameters=1000),
-        video=EncoderSpec("made-up", "none", "1" * 64, frames, video_width, pre, parameters=500),
+        video=EncoderSpec(
+            "made-up", "none", "1" * 64, frames, video_width, pre, 500, labels_seen=labels_seen
+        ),
         precision="fp32",
         libraries={},
         videos_sha256=table.digest(),

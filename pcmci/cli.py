@@ -452,6 +452,7 @@ def evaluate(
     taus = parse_taus(tau)
     from pcmci.heads.run import load_run
     from pcmci.heads.scoring import score
+    from pcmci.report.encoders import spec_notes
     from pcmci.report.table import score_table, show, tau_table
 
     loaded = load_run(run)
@@ -460,7 +461,8 @@ def evaluate(
     if as_json:
         _print_json({"run": str(run), "scores": scores})
         return
-    show(score_table(score(predictions), str(run)))
+    notes = spec_notes(loaded.config["store"]["spec"])
+    show(score_table(score(predictions), str(run), notes))
     if "steps" in predictions.labels:
         named = [f"{value:.4g}" for value in taus]
         show(*(tau_table(values, named, split) for split, values in scores.items()))
@@ -582,12 +584,14 @@ def _run_facts(run: Any) -> dict[str, Any]:
 
 def _show_run(run: Any) -> None:
     from pcmci.heads.config import order_name
+    from pcmci.report.encoders import spec_notes
     from pcmci.report.table import heads_table, score_table, show
 
     order = order_name(tuple(run.config["model"]["order"]))
     data = run.config["store"]["spec"]["dataset"]
     seed = run.config["train"]["seed"]
-    show(score_table(run.metrics, f"{data}, order {order}, seed {seed} (percent)"))
+    notes = spec_notes(run.config["store"]["spec"])
+    show(score_table(run.metrics, f"{data}, order {order}, seed {seed} (percent)", notes))
     show(heads_table(run.heads))
     print(f"{'already there: ' if run.reused else ''}{run.path}")
 

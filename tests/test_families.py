@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -15,6 +17,8 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from pcmci.cache.schema import Preprocessing
 from pcmci.errors import WeightsError
@@ -32,6 +36,9 @@ from pcmci.extract.encoders.families import (
 )
 from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.encoders.random_state import random_state
+from pcmci.extract.encoders.timesformer import TimeSformer
+from pcmci.extract.encoders.timesformer_checkpoint import unfolded
+from pcmci.extract.encoders.timesformer_config import CONFIGS
 from pcmci.extract.encoders.timm_source import timm_source
 from pcmci.extract.pair import library_versions
 
@@ -66,7 +73,44 @@ def test_what_a_card_says_of_timms_weights_timm_says_too() -> None:
         args = {"img_size": source.size} if source.size else {}
         with torch.device("meta"):
             model = timm.create_model(source.architecture, num_classes=0, **args)
+            images = torch.empty(1, 3, *[source.preprocessing().size] * 2)
         assert sum(tensor.numel() for tensor in model.parameters()) == card.parameters
+        assert gigaflops(model.eval().requires_grad_(False), images) == card.gflops
+
+
+def gigaflops(call: Callable[..., Any], *inputs: torch.Tensor) -> float:
+    """To a decimal place; attention as products of matrices, for what is fused is not counted."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call(*inputs)
+    torch.backends.mha.set_fastpath_enabled(fast)
+    return round(counter.get_total_flops() / 1e9, 1)
+
+
+def test_what_a_card_says_of_timesformer_is_so() -> None:
+    for name, config in CONFIGS.items():
+        card = card_of("video", name)
+        if card is None:
+            assert name == "timesformer-tiny"
+            continue
+        with torch.device("meta"):
+            model = TimeSformer(config).eval().requires_grad_(False)
+            images = torch.empty(config.num_frames, 3, *[config.image_size] * 2)
+        state = unfolded(model.state_dict())
+        assert sum(tensor.numel() for tensor in state.values()) == card.parameters
+        assert config.num_frames == card.clip_frames
+        assert gigaflops(model, images) / config.num_frames == pytest.approx(card.gflops, abs=0.06)
+
+
+def test_the_command_has_a_line_a_model(pcmci: Any) -> None:
+    lines = pcmci("encoders").out.splitlines()
+    for card in CARDS:
+        cells = [line for line in lines if f" {card.name} " in line]
+        assert any(card.weights in line and card.licence in line for line in cells), card.name
+    found = pcmci("encoders", "--json").json
+    assert [one["name"] for one in found["encoders"]] == [card.name for card in CARDS]
+    assert found["default_sizes"] == DEFAULT_SIZES
 
 
 def test_what_a_card_says_of_open_clips_weights_open_clip_says_too() -> None:
@@ -76,8 +120,10 @@ def test_what_a_card_says_of_open_clips_weights_open_clip_says_too() -> None:
         assert open_clip.get_pretrained_cfg(card.name, card.weights)
         config = open_clip.get_model_config(card.name)
         with torch.device("meta"):
-            model = build(card.name, config, 0)
+            model = build(card.name, config, 0).eval().requires_grad_(False)
+            images = torch.empty(1, 3, *[config["vision_cfg"]["image_size"]] * 2)
         assert sum(tensor.numel() for tensor in model.parameters()) == card.parameters
+        assert gigaflops(model.encode_image, images) == card.gflops
 
 
 def test_a_bare_name_is_its_familys_default_size() -> None:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from pcmci.cache.schema import FEATURES
 from pcmci.heads.bootstrap import SCORES, differences
 from pcmci.heads.config import STAGES, order_name, settings
 from pcmci.heads.learning import HEADLINE
@@ -177,6 +178,7 @@ def _result(
         "failed step": outcome.step,
         **{f"chosen for {name}": chosen[name][trial.variant] == trial.tried for name in labels},
         "labels": ",".join(labels),
+        "labels seen": _labels_seen([outcome]),
         **_settings(trial),
     }
     for split, values in scores.items():
@@ -270,7 +272,21 @@ def _summary(
                     "truth": next((by[split].get(f"{name} truth") for by in there), None),
                     "excludes zero": interval.excludes_zero if interval else None,
                     "coverage": there[0][split]["coverage"] if there else None,
+                    "labels seen": _labels_seen(outcomes),
                 }  # fmt: skip
+
+
+def _labels_seen(outcomes: Iterable[Outcome | None]) -> str:
+    """`video:coin` where the video encoder's weights saw COIN's labels, "" where none saw any."""
+    specs = [o.run.config["store"]["spec"] for o in outcomes if o and o.run]
+    return ",".join(
+        dict.fromkeys(
+            f"{kind}:{name}"
+            for spec in specs
+            for kind in FEATURES
+            for name in spec[kind].get("labels_seen", ())
+        )
+    )
 
 
 def _chosen_by(sweep: Sweep, there: Sequence[Mapping[str, Scores]]) -> str:

@@ -33,16 +33,22 @@ def encoders_table(cards: Iterable[Mapping[str, Any]], kind: str) -> Table:
     return table
 
 
-def labels_notes(spec: Mapping[str, Any]) -> list[str]:
-    """A line for each encoder whose weights saw a benchmark's labels, none for others.
+def spec_notes(spec: Mapping[str, Any]) -> list[str]:
+    """`video encoder trained on COIN's labels`: one for each encoder of a store whose weights saw a
+    benchmark's labels, none for others. spec: of the store, as JSON."""
+    return [note(kind, name) for kind in ENCODERS for name in spec[kind].get("labels_seen", ())]
 
-    spec: of a store, as JSON. `video encoder trained on COIN's labels: x.pth`.
-    """
-    return [
-        f"{ENCODERS[kind]} trained on {data_set(name)}'s labels: {spec[kind]['weights']}"
-        for kind in ENCODERS
-        for name in spec[kind].get("labels_seen", ())
-    ]
+
+def row_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The same of an ablation's rows, whose column `labels seen` has `video:coin`; rows of before
+    there was one have seen nothing."""
+    pairs = [pair for row in rows for pair in (row.get("labels seen") or "").split(",") if pair]
+    return [note(*pair.split(":")) for pair in dict.fromkeys(pairs)]
+
+
+def note(kind: str, name: str) -> str:
+    """kind: `vlm` or `video`. name: a data set's."""
+    return f"{ENCODERS[kind]} trained on {data_set(name)}'s labels"
 
 
 def data_set(name: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 
+from pcmci.report.encoders import row_notes
 from pcmci.report.paper import reported
 
 NOTHING = "–"
@@ -37,13 +38,15 @@ def signed(interval: Bounds) -> str:
     return f"{value:+.2f}, {low:.2f} to {high:.2f}"
 
 
-def score_table(scores: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+def score_table(
+    scores: Mapping[str, Mapping[str, Any]], title: str, notes: Sequence[str] = ()
+) -> Table:
     """A row a split: Acc, mAP by every rule it was scored with, ODD beside the truth's own.
 
-    scores: split -> name -> value, as in a run's metrics.json.
+    scores: split -> name -> value, as in a run's metrics.json. notes: lines under the table.
     """
     names = _score_names(scores)
-    table = Table(title=title, title_justify="left")
+    table = _noted(Table(title=title, title_justify="left"), notes)
     for name in ["split", "videos", *names, "coverage"]:
         table.add_column(name, justify="left" if name == "split" else "right")
     for split, values in scores.items():
@@ -106,7 +109,7 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
         return None
     some = rows[0]
     title = f"{score} on {split} (percent), mean ± standard deviation over seeds"
-    table = Table(title=title, title_justify="left")
+    table = _noted(Table(title=title, title_justify="left"), row_notes(rows))
     for name in STAGES:
         table.add_column(name.upper(), justify="center")
     truth = [percent(row["truth"]) if score.startswith("ODD") else "" for row in rows]
@@ -203,6 +206,13 @@ def show(*tables: Table) -> None:
         console = Console(width=160)
     for table in tables:
         console.print(table)
+
+
+def _noted(table: Table, notes: Sequence[str]) -> Table:
+    """With lines under it that must be read with its scores."""
+    if notes:
+        table.caption, table.caption_justify = "\n".join(notes), "left"
+    return table
 
 
 def _score_names(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
