@@ -212,6 +212,7 @@ def _noted(table: Table, notes: Sequence[str]) -> Table:
     """With lines under it that must be read with its scores."""
     if notes:
         table.caption, table.caption_justify = "\n".join(notes), "left"
+        table.min_width = max(map(len, notes))  # a note is one line
     return table
 
 
