@@ -33,6 +33,7 @@ def made_up_store(
     noise: float = 1.0,
     seed: int = 0,
     encoder: str = "made-up",
+    labels_seen: tuple[str, ...] = (),
 ) -> Path:
     """Each frame of a video shows one of its labels' vectors under noise; the VLM's text
     embeddings are these vectors, the video encoder's are others. encoder: the latter's name."""
@@ -44,7 +45,9 @@ def made_up_store(
         steps=steps,
         sampling=Sampling(frames, views),
         vlm=EncoderSpec("made-up", "none", "0" * 64, frames, width, pre, parameters=1000),
-        video=EncoderSpec(encoder, "none", "1" * 64, frames, video_width, pre, parameters=500),
+        video=EncoderSpec(
+            encoder, "none", "1" * 64, frames, video_width, pre, 500, labels_seen=labels_seen
+        ),
         precision="fp32",
         libraries={},
         videos_sha256=table.digest(),

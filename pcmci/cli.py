@@ -12,6 +12,7 @@ import typer
 
 from pcmci.commands.ablate import ablate
 from pcmci.commands.demo import demo
+from pcmci.commands.encoders import encoders
 from pcmci.commands.evaluate import evaluate
 from pcmci.commands.extract import extract
 from pcmci.commands.heads import heads
@@ -29,7 +30,18 @@ app = typer.Typer(
     help="Extract frozen features of long videos once, then train causal-intervention heads in "
     "minutes.\n\nThe whole way on a small world, without a download: [bold]pcmci demo[/bold]",
 )
-for command in (extract, train_heads, ablate, report, evaluate, predict, heads, kitchen, demo):
+for command in (
+    extract,
+    train_heads,
+    ablate,
+    report,
+    evaluate,
+    predict,
+    heads,
+    encoders,
+    kitchen,
+    demo,
+):
     app.command()(command)
 app.add_typer(store_app, name="store")
 

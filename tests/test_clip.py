@@ -13,8 +13,14 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_vlm
@@ -22,6 +28,7 @@ from pcmci.extract.encoders.clip import ClipEncoder
 from pcmci.extract.encoders.clip_rewrite import SelfAttention, rewrite
 from pcmci.extract.encoders.clip_source import clip_source
 from pcmci.extract.encoders.normalise import Normalise
+from pcmci.extract.encoders.preprocess import resize_and_crop
 
 SIZE = 32
 CONFIG: dict[str, Any] = {
@@ -207,7 +214,7 @@ def test_a_hub_name_brings_its_own_weights(folder: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"preprocess_cfg": {"resize_mode": "squash"}}, "resized by 'squash': only square"),
+        ({"preprocess_cfg": {"resize_mode": "longest"}}, "resized by 'longest': only square"),
         ({"vision_cfg": CONFIG["vision_cfg"] | {"image_size": [32, 64]}}, r"size \[32, 64\]"),
         ({"embed_dim": None}, "is no open_clip model config: it has no embed_dim"),
         ({"vision_cfg": {"layer": 2}}, "cannot be built: .*layer"),
@@ -236,8 +243,108 @@ def test_a_tag_brings_its_preprocessing(name: str, weights: str) -> None:
 
 def test_a_local_file_gets_the_preprocessing_that_all_tags_of_the_model_share() -> None:
     assert clip_source("ViT-B-16", "file.pt").preprocessing().mean == open_clip.OPENAI_DATASET_MEAN
-    with pytest.raises(WeightsError, match="resized by 'squash'"):  # SigLIP, with a mean of 0.5
-        clip_source("ViT-B-16-SigLIP", "file.pt").preprocessing()
+    siglip = clip_source("ViT-B-16-SigLIP", "file.pt").preprocessing()
+    assert (siglip.mean, siglip.resize_mode) == ((0.5, 0.5, 0.5), "squash")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("ViT-B-16-SigLIP", "webli"), ("ViT-B-16-SigLIP2-384", "webli"), ("PE-Core-B-16", "meta")],
+)
+def test_a_model_that_squashes_sees_what_open_clip_shows_it(name: str, weights: str) -> None:
+    tag = open_clip.get_pretrained_cfg(name, weights)
+    size = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
+    ways = {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+    transform = image_transform_v2(PreprocessCfg(size=size, **ways), is_train=False)
+    found = clip_source(name, weights).preprocessing()
+    assert found.resize_mode == "squash"
+    rng = np.random.default_rng(0)
+    for shape in [(24, 32), (700, 500)]:
+        frame = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        small = torch.from_numpy(resize_and_crop(frame, found))[None, None]
+        pixels = Normalise(found, frames=1)(small)[0]
+        torch.testing.assert_close(pixels, transform(Image.fromarray(frame)), rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def siglip(tmp_path: Path) -> Path:
+    """A small model of SigLIP's kind: a timm tower, squashed images, a tokenizer of its own."""
+    folder = tmp_path / "siglip"
+    words = {word: place for place, word in enumerate(["</s>", "<unk>", *"abcdefgh"])}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing("$A </s>", special_tokens=[("</s>", 0)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="</s>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    config = {
+        "embed_dim": 64,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": 32,
+            "timm_model_name": "test_vit",
+            "timm_model_pretrained": False,
+            "timm_pool": "map",
+            "timm_proj": "none",
+        },
+        "text_cfg": {
+            "context_length": 8,
+            "vocab_size": len(words),
+            "hf_tokenizer_name": "somebody/siglip",
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+            "width": 64,
+            "heads": 2,
+            "layers": 2,
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+        },
+    }
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
+    (folder / "open_clip_config.json").write_text(text)
+    torch.manual_seed(5)
+    state = open_clip.CustomTextCLIP(**{k: v for k, v in config.items() if k != "custom_text"})
+    save_file(state.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_a_model_of_siglips_kind_equals_open_clip(siglip: Path) -> None:
+    encoder = loaded(f"local-dir:{siglip}", "own")
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{siglip}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{siglip}")
+    model.eval()
+    frame = np.random.default_rng(0).integers(0, 256, (45, 80, 3), dtype=np.uint8)
+    expected = transform(Image.fromarray(frame))
+    small = torch.from_numpy(encoder.prepare(frame))[None, None]
+    pixels = Normalise(encoder.spec.preprocessing, frames=1)(small)[0]
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-6)
+    prompts = ["A, b.", "c d e f g h a", "h"]
+    with torch.no_grad():
+        image, texts = model.encode_image(expected[None]), model.encode_text(tokenizer(prompts))
+    torch.testing.assert_close(encoder.encode(small)[:, 0], image, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_text(prompts), texts.numpy(), rtol=0, atol=1e-5)
+    assert encoder.libraries == ("transformers",)
+
+
+def test_a_hubs_tokenizer_cuts_no_prompt_without_a_word(
+    siglip: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    encoder = loaded(f"local-dir:{siglip}", "own")
+    capfd.readouterr()
+    assert encoder.encode_text(["a " * 7]).shape == (1, 64)  # and a last token
+    with pytest.raises(UsageError, match=r"has 9 tokens, .*siglip reads 8: shorten the label"):
+        encoder.encode_text(["b", "a " * 8])
+    with pytest.raises(UsageError, match="has 2001 tokens"):
+        encoder.encode_text(["a " * 2000])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_hubs_tokenizer_needs_the_extra(siglip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcmci.extract.encoders.clip_source.find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match=r"needs transformers: pip install 'pcmci\[hf\]'"):
+        loaded(f"local-dir:{siglip}", "own")
 
 
 def test_a_prompt_that_would_be_cut_is_refused(config: Path) -> None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
+import timm
 import torch
 from PIL import Image
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from pcmci.cache.schema import Preprocessing
 from pcmci.errors import WeightsError
-from pcmci.extract.config import AUTO
+from pcmci.extract.config import AUTO, SHIPPED
 from pcmci.extract.encoders import load_video_encoder, load_vlm
 from pcmci.extract.encoders.cards import CARDS, card_of, default_weights, labels_seen
+from pcmci.extract.encoders.clip import build
 from pcmci.extract.encoders.families import (
     DEFAULT_SIZES,
     VIDEO_FAMILIES,
@@ -29,6 +36,10 @@ from pcmci.extract.encoders.families import (
 )
 from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.encoders.random_state import random_state
+from pcmci.extract.encoders.timesformer import TimeSformer
+from pcmci.extract.encoders.timesformer_checkpoint import unfolded
+from pcmci.extract.encoders.timesformer_config import CONFIGS
+from pcmci.extract.encoders.timm_source import timm_source
 from pcmci.extract.pair import library_versions
 
 
@@ -37,8 +48,8 @@ def test_every_family_has_a_loader_and_every_size_and_card_a_family() -> None:
         assert callable(import_module(module).load)
     for family, size in DEFAULT_SIZES.items():
         assert full_name(family) == size
-        assert family in VIDEO_FAMILIES or family in VLM_FAMILIES
-        assert any(card.name == size for card in CARDS), size
+        kinds = [card.kind for card in CARDS if card.name == size]
+        assert kinds == ["video" if family in VIDEO_FAMILIES else "vlm"], size
     for card in CARDS:
         assert card.kind in ("vlm", "video")
         assert (vlm_module if card.kind == "vlm" else video_module)(card.name)
@@ -49,9 +60,77 @@ def test_every_family_has_a_loader_and_every_size_and_card_a_family() -> None:
     )
 
 
+def test_what_a_card_says_of_timms_weights_timm_says_too() -> None:
+    for card in CARDS:
+        tagged = card.weights.removeprefix("timm/")
+        if tagged == card.weights:
+            continue
+        known = timm.get_pretrained_cfg(tagged)
+        assert known.license.casefold().removesuffix("-license") == card.licence.casefold()
+        assert known.hf_hub_id == card.weights
+        source = timm_source(card.name)
+        assert (source.name, source.own) == (card.name, card.weights)
+        args = {"img_size": source.size} if source.size else {}
+        with torch.device("meta"):
+            model = timm.create_model(source.architecture, num_classes=0, **args)
+            images = torch.empty(1, 3, *[source.preprocessing().size] * 2)
+        assert sum(tensor.numel() for tensor in model.parameters()) == card.parameters
+        assert gigaflops(model.eval().requires_grad_(False), images) == card.gflops
+
+
+def gigaflops(call: Callable[..., Any], *inputs: torch.Tensor) -> float:
+    """To a decimal place; attention as products of matrices, for what is fused is not counted."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call(*inputs)
+    torch.backends.mha.set_fastpath_enabled(fast)
+    return round(counter.get_total_flops() / 1e9, 1)
+
+
+def test_what_a_card_says_of_timesformer_is_so() -> None:
+    for name, config in CONFIGS.items():
+        card = card_of("video", name)
+        if card is None:
+            assert name == "timesformer-tiny"
+            continue
+        with torch.device("meta"):
+            model = TimeSformer(config).eval().requires_grad_(False)
+            images = torch.empty(config.num_frames, 3, *[config.image_size] * 2)
+        state = unfolded(model.state_dict())
+        assert sum(tensor.numel() for tensor in state.values()) == card.parameters
+        assert config.num_frames == card.clip_frames
+        assert gigaflops(model, images) / config.num_frames == pytest.approx(card.gflops, abs=0.06)
+
+
+def test_the_command_has_a_line_a_model(pcmci: Any) -> None:
+    lines = pcmci("encoders").out.splitlines()
+    for card in CARDS:
+        cells = [line for line in lines if f" {card.name} " in line]
+        assert any(card.weights in line and card.licence in line for line in cells), card.name
+    found = pcmci("encoders", "--json").json
+    assert [one["name"] for one in found["encoders"]] == [card.name for card in CARDS]
+    assert found["default_sizes"] == DEFAULT_SIZES
+
+
+def test_what_a_card_says_of_open_clips_weights_open_clip_says_too() -> None:
+    for card in CARDS:
+        if card.kind == "video" or card.name == SHIPPED:
+            continue
+        assert open_clip.get_pretrained_cfg(card.name, card.weights)
+        config = open_clip.get_model_config(card.name)
+        with torch.device("meta"):
+            model = build(card.name, config, 0).eval().requires_grad_(False)
+            images = torch.empty(1, 3, *[config["vision_cfg"]["image_size"]] * 2)
+        assert sum(tensor.numel() for tensor in model.parameters()) == card.parameters
+        assert gigaflops(model.encode_image, images) == card.gflops
+
+
 def test_a_bare_name_is_its_familys_default_size() -> None:
     assert full_name("timesformer") == "timesformer-base"
     assert full_name("timesformer-hr") == "timesformer-hr"
+    assert full_name("dinov2@224") == "dinov2-base@224"
+    assert full_name("timm:vit_base_patch16_224@384") == "timm:vit_base_patch16_224@384"
 
 
 def test_a_name_of_no_family_gets_the_families() -> None:

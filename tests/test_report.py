@@ -20,7 +20,7 @@ from pcmci.heads.ablation.ablate import ablate
 from pcmci.heads.ablation.grid import PAPER_ORDERS
 from pcmci.report.ablation import ablation_page, read_rows, write_report
 from pcmci.report.paper import REPORTED, reported
-from pcmci.report.table import percent, score_table, show, spread
+from pcmci.report.table import ablation_table, percent, score_table, show, spread
 
 NASTY = "<script>document.title='hurt'</script>"
 FIGURES = ("scores", "odd", "coprediction", "classes", "reliability", "training")
@@ -36,6 +36,7 @@ def folder(tmp_path_factory):
         here / "breakfast.h5", "breakfast",
         LabelSet(activities, activities, "a video of {}"), LabelSet(steps, steps, "{}"),
         small_table(), frames=6, width=16, video_width=24, failed=(9, 20),
+        labels_seen=("breakfast",),
     )  # fmt: skip
     with open_store(path) as store:
         found = ablate(
@@ -62,6 +63,41 @@ def test_the_page_is_made_again_from_rows_alone(pcmci, folder, page):
     answer = pcmci("report", folder)
     assert (answer.code, answer.out) == (0, f"{folder / 'index.html'}\n")
     assert (folder / "index.html").read_text(encoding="utf-8") == page
+
+
+SEEN = "ideo encoder trained on Breakfast's labels"
+
+
+def test_every_table_of_scores_says_whose_labels_its_encoder_saw(folder, page):
+    rows = read_rows(folder)
+    assert {row["labels seen"] for row in rows.summary} == {"video:breakfast"}
+    captions = [html.unescape(c) for c in re.findall(r"<caption>(.*?)</caption>", page, re.S)]
+    scores = [c for c in captions if "in percent" in c.lower()]
+    assert len(scores) >= 3
+    assert all(SEEN in caption for caption in scores)
+    for score in rows.scores():
+        assert SEEN in str(ablation_table(rows.summary, score, "test").caption)
+    strangers = [{**row, "labels seen": ""} for row in rows.summary]
+    assert ablation_table(strangers, "Acc", "test").caption is None
+    before = [{k: v for k, v in row.items() if k != "labels seen"} for row in rows.summary]
+    assert ablation_table(before, "Acc", "test").caption is None
+
+
+def test_a_run_says_whose_labels_its_encoder_saw(pcmci, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    activities = LabelSet(("tea", "coffee", "toast"), ("tea", "coffee", "toast"), "{}")
+    steps = LabelSet(tuple("abcde"), tuple("abcde"), "{}")
+    made_up_store(
+        tmp_path / "coin.h5", "coin", activities, steps, small_table(), frames=4, width=16,
+        video_width=24, labels_seen=("coin",),
+    )  # fmt: skip
+    small = ("--decoder-heads", 4, "--feedforward", 24, "--epochs", 1, "--labels", "activity")
+    answer = pcmci("train-heads", "--features", "coin.h5", "--order", "none", *small)
+    assert answer.code == 0, answer.err
+    assert "video encoder trained on COIN's labels" in answer.out
+    run = next((tmp_path / "runs").iterdir())
+    assert "video encoder trained on COIN's labels" in pcmci("evaluate", run).out
+    assert "labels seen: coin" in pcmci("store", "info", "coin.h5").out.replace("'", "")
 
 
 def test_every_figure_is_a_file_for_a_paper(folder):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import TINY_VIT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
@@ -20,23 +21,12 @@ from timm.models import save_for_hf
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_video_encoder
 from pcmci.extract.encoders.normalise import Normalise
-from pcmci.extract.encoders.timm_source import VITS, timm_source
+from pcmci.extract.encoders.timm_source import SHORT, timm_source
 from pcmci.extract.encoders.vit import VitEncoder
 
 SIZE = 32
-PRETRAINED = {
-    "input_size": [3, SIZE, SIZE],
-    "interpolation": "bicubic",
-    "crop_pct": 0.9,
-    "crop_mode": "center",
-    "mean": [0.5, 0.4, 0.3],
-    "std": [0.2, 0.3, 0.4],
-    "num_classes": 5,
-    "classifier": "head",
-    "first_conv": "patch_embed.proj",
-    "fixed_input_size": True,
-}
-ARGS = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+PRETRAINED: dict[str, Any] = TINY_VIT["pretrained_cfg"]
+ARGS: dict[str, Any] = TINY_VIT["model_args"]
 KINDS: dict[str, dict[str, Any]] = {
     "cls": {"architecture": "vit_tiny_patch16_224", "model_args": ARGS},
     "registers": {
@@ -128,7 +118,7 @@ def test_frames_are_prepared_as_timm_would(tmp_path: Path, ways: dict[str, Any])
         torch.testing.assert_close(pixels, transform(Image.fromarray(frame)), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*VITS.values(), "vit_base_patch14_reg4_dinov2.lvd142m"])
+@pytest.mark.parametrize("name", SHORT.values())
 def test_what_timm_knows_of_its_weights_is_taken(name: str) -> None:
     data = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     source = timm_source(f"timm:{name}")
@@ -141,12 +131,27 @@ def test_what_timm_knows_of_its_weights_is_taken(name: str) -> None:
 
 
 def test_a_name_without_a_tag_tells_which_it_stands_for() -> None:
-    assert timm_source("timm:vit_base_patch16_224").name == f"timm:{VITS['vit-base']}"
+    assert timm_source("timm:vit_base_patch16_224").name == f"timm:{SHORT['vit-base']}"
     assert timm_source("vit-base").name == "vit-base"
-    assert timm_source("vit-base").own == f"timm/{VITS['vit-base']}"
+    assert timm_source("vit-base").own == f"timm/{SHORT['vit-base']}"
+    assert timm_source("dinov2-base@224").name == "dinov2-base@224"
     dino = timm_source("timm:vit_base_patch14_dinov2@224")
     assert dino.name == "timm:vit_base_patch14_dinov2.lvd142m@224"
     assert (dino.preprocessing().size, dino.preprocessing().resize) == (224, 224)
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_efficientnet", "xcit_nano_12_p8_224"])
+def test_what_is_no_vit_runs_too(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()  # with its classifier, as checkpoints have it
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    encoder = loaded(f"timm:{name}", tmp_path / "weights.pth")
+    frames = random_frames(1, size=encoder.spec.preprocessing.size)
+    model.reset_classifier(0)
+    with torch.no_grad():
+        expected = model(Normalise(encoder.spec.preprocessing, frames=1)(frames))
+    torch.testing.assert_close(encoder.encode(frames)[:, 0], expected, rtol=0, atol=1e-5)
+    assert expected.shape == (1, encoder.spec.width)
 
 
 def test_a_folder_a_file_and_a_hub_id_are_the_same_weights(
@@ -269,7 +274,7 @@ def test_names_and_weights_that_are_not_there(config: Path) -> None:
         ("timm:vit_base_patch16_224.nothing", "no weights 'nothing' of .*augreg2_in21k_ft_in1k"),
         ("timm:test_vit@small", "'small' is no size"),
         ("timm:hf-hub:nothing", "'nothing' is no hub id"),
-        ("timm", "no video encoder is called 'timm'; there are vit-tiny"),
+        ("timm", "no video encoder is called 'timm'.*; there are vit-tiny"),
     ):
         with pytest.raises(WeightsError, match=match):
             loaded(name, "random:0")
@@ -342,7 +347,7 @@ def test_the_full_size_model_takes_a_frame_as_timm_does() -> None:
     frames = random_frames(1, size=224)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = timm.create_model(VITS["vit-base"], num_classes=0).eval()
+        model = timm.create_model(SHORT["vit-base"], num_classes=0).eval()
     with torch.no_grad():
         expected = model(Normalise(encoder.spec.preprocessing, frames=1)(frames))
     assert (encoder.spec.width, encoder.spec.parameters) == (768, 85_798_656)

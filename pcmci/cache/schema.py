@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -219,11 +219,8 @@ class StoreSpec:
         Where weights came from, and what is known of their training, is no difference: their
         sha256 tells them apart.
         """
-        # As JSON has them: tuples are lists there. Which format holds it follows from the rest.
-        ours, theirs = (
-            _flatten({**json.loads(json.dumps(dataclasses.asdict(spec))), "format_version": 0})
-            for spec in (self, asked)
-        )
+        # As JSON has them: tuples are lists there.
+        ours, theirs = (_flatten(json.loads(json.dumps(asdict(one)))) for one in (self, asked))
         absent = "nothing"
         told_otherwise = ("weights", "labels_seen", "format_version")
         return [

@@ -324,6 +324,7 @@ class Store:
                     "weights": encoder.weights,
                     "sha256": encoder.sha256,
                     "features": f"{encoder.tokens} x {encoder.width}",
+                    **({"labels seen": ", ".join(seen)} if (seen := encoder.labels_seen) else {}),
                 }
                 for name, encoder in (("vlm", spec.vlm), ("video", spec.video))
             },

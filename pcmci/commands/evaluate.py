@@ -28,6 +28,7 @@ def evaluate(
     taus = parse_taus(tau)
     from pcmci.heads.scoring.scores import score, undefined
     from pcmci.heads.training.run import load_run
+    from pcmci.report.encoders import spec_notes
     from pcmci.report.table import headline_scores, score_table, show, tau_table
 
     loaded = load_run(run)
@@ -38,7 +39,7 @@ def evaluate(
         print_json({"run": str(run), "scores": scores, "undefined": reasons})
         return
     headline = score(predictions)
-    show(score_table(headline, str(run)))
+    show(score_table(headline, str(run), spec_notes(loaded.config["store"]["spec"])))
     say_undefined(headline)
     if "steps" in predictions.labels:
         named = [f"{value:.4g}" for value in taus]

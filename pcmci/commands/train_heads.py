@@ -91,11 +91,13 @@ def _run_facts(run: Any) -> dict[str, Any]:
 
 
 def _show_run(run: Any) -> None:
+    from pcmci.report.encoders import spec_notes
     from pcmci.report.table import heads_table, score_table, show
 
     data = run.config["store"]["spec"]["dataset"]
     seed = run.config["train"]["seed"]
-    show(score_table(run.metrics, f"{data}, {run.described}, seed {seed} (percent)"))
+    notes = spec_notes(run.config["store"]["spec"])
+    show(score_table(run.metrics, f"{data}, {run.described}, seed {seed} (percent)", notes))
     say_undefined(run.metrics)
     show(heads_table(run.heads))
     print(f"{'already there: ' if run.reused else ''}{run.path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure as Drawing
 
 from pcmci.errors import PcmciError, UsageError
 from pcmci.report import figures, glyphs
+from pcmci.report.encoders import row_notes
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS
 from pcmci.report.table import (
@@ -284,7 +285,13 @@ def _score_table(rows: Rows, split: str) -> Table:
     truths = {percent(row["truth"]) for row in any_row.values() if row["truth"] is not None}
     truth = f" ODD of the ground truth: {', '.join(sorted(truths))}." if truths else ""
     caption = f"In percent, on {split}; {coverage} % of its videos have features{replaced}.{truth}"
+    caption += _seen(any_row.values())
     return Table(head, body, caption)
+
+
+def _seen(rows: Iterable[Row]) -> str:
+    """A sentence for each encoder that saw a benchmark's labels, to end a caption with."""
+    return "".join(f" {note[0].upper()}{note[1:]}." for note in row_notes(rows))
 
 
 def _splits(rows: Rows) -> list[Section]:
@@ -293,6 +300,7 @@ def _splits(rows: Rows) -> list[Section]:
     if len(splits) < 2:
         return []
     tables = []
+    seen = _seen(rows.summary)
     for score in rows.scores():
         by_variant: dict[str, dict[str, Row]] = {}
         for row in _of(rows.summary, score=score):
@@ -306,7 +314,7 @@ def _splits(rows: Rows) -> list[Section]:
                 for row, first in zip(found, best, strict=True)
             ]
             body.append([variant, *cells])
-        tables.append(Table(["row", *splits], body, f"{score} in percent."))
+        tables.append(Table(["row", *splits], body, f"{score} in percent.{seen}"))
     return [Section("Every split", [], tables)]
 
 
@@ -424,7 +432,7 @@ def _classes(rows: Rows, gallery: _Gallery) -> Section | None:
             for k in largest[:SHOWN_CLASSES]
         ],
         f"The {SHOWN_CLASSES} steps with the largest differences, in percent. A step with few "
-        "positive videos moves easily.",
+        "positive videos moves easily." + _seen(rows.summary),
     )  # fmt: skip
     return Section(
         "Which steps gain, which lose",
@@ -521,6 +529,7 @@ def _runs(rows: Rows) -> Section:
     failed = sum(row["status"] != "done" for row in results)
     words = [f"{failed} of {len(results)} runs failed; they are in no mean."] if failed else []
     caption = f"Every run, on {split} in percent; a score of validation where it chose."
+    caption += _seen(results)
     return Section("Every run", words, [Table(head, body, caption)])
 
 

@@ -11,6 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from pcmci.report.encoders import row_notes
 from pcmci.report.paper import reported, reported_encoder
 
 NOTHING = "–"
@@ -47,13 +48,15 @@ def signed(interval: Bounds) -> str:
     return f"{value:+.2f}, " + (NO_INTERVAL if math.isnan(low) else f"{low:.2f} to {high:.2f}")
 
 
-def score_table(scores: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+def score_table(
+    scores: Mapping[str, Mapping[str, Any]], title: str, notes: Sequence[str] = ()
+) -> Table:
     """A row a split: Acc, mAP by every rule it was scored with, ODD beside the truth's own.
 
-    scores: split -> name -> value, as in a run's metrics.json.
+    scores: split -> name -> value, as in a run's metrics.json. notes: lines under the table.
     """
     names = _score_names(scores)
-    table = Table(title=title, title_justify="left")
+    table = _noted(Table(title=title, title_justify="left"), notes)
     for name in ["split", "videos", *names, "coverage"]:
         table.add_column(name, justify="left" if name == "split" else "right")
     for split, values in scores.items():
@@ -119,7 +122,7 @@ def ablation_table(summary: Iterable[Mapping[str, Any]], score: str, split: str)
         return None
     some = rows[0]
     title = f"{score} on {split} (percent), mean ± standard deviation over seeds"
-    table = Table(title=title, title_justify="left")
+    table = _noted(Table(title=title, title_justify="left"), row_notes(rows))
     for name in STAGES:
         table.add_column(name.upper(), justify="center")
     truth = [percent(row["truth"]) if score.startswith("ODD") else "" for row in rows]
@@ -304,6 +307,14 @@ def headline_scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name in _score_names(scores)
         if not name.endswith((" truth", " implausible")) and not name.startswith("mAP/")
     ]
+
+
+def _noted(table: Table, notes: Sequence[str]) -> Table:
+    """With lines under it that must be read with its scores."""
+    if notes:
+        table.caption, table.caption_justify = "\n".join(notes), "left"
+        table.min_width = max(map(len, notes))  # a note is one line
+    return table
 
 
 def _score_names(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from pcmci.errors import WeightsError
-from pcmci.extract.config import AUTO, DEFAULT_VIDEO_ENCODER, DEFAULT_VLM
+from pcmci.extract.config import AUTO, DEFAULT_VIDEO_ENCODER, DEFAULT_VLM, OWN, SHIPPED
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,55 @@ class Card:
     fetched: bool = True
 
 
+TEXTS, WEBLI = "images with texts (WIT)", "images with texts (WebLI)"
+IN21K = "ImageNet-1k, ImageNet-21k"
+APACHE, NC = "Apache-2.0", "CC-BY-NC-4.0"
+DINOV2 = "timm/vit_base_patch14_reg4_dinov2.lvd142m"
+
 CARDS: tuple[Card, ...] = (
-    Card("vlm", *DEFAULT_VLM, "MIT", 149_620_736, 35.1, 1, "WIT: 400 M images with their texts"),
+    # kind, name, weights, licence, parameters, GFLOP a frame, frames a clip, trained on
+    Card("vlm", *DEFAULT_VLM, "MIT", 149_620_737, 35.1, 1, TEXTS),
+    Card("vlm", "ViT-L-14-quickgelu", "openai", "MIT", 427_616_513, 162.0, 1, TEXTS),
+    Card("vlm", "ViT-B-16-SigLIP", "webli", APACHE, 203_155_970, 35.4, 1, WEBLI),
+    Card("vlm", "ViT-B-16-SigLIP2", "webli", APACHE, 375_187_970, 35.4, 1, WEBLI),
     Card(
-        "video",
-        *DEFAULT_VIDEO_ENCODER,
-        "CC-BY-NC-4.0",
-        121_258_752,
-        49.1,
-        8,
-        "Kinetics-400, ImageNet-21k",
+        "vlm", "PE-Core-B-16", "meta", APACHE, 447_660_545, 35.6, 1,
+        "images with texts, videos with synthetic captions",
     ),
-)
+    Card("vlm", SHIPPED, OWN, "MIT", 1_518_361, 0.1, 1, "captioned frames of the kitchen world"),
+    Card("video", *DEFAULT_VIDEO_ENCODER, NC, 121_258_752, 46.3, 8, "Kinetics-400, ImageNet"),
+    Card(
+        "video", "timesformer-hr", "facebook/timesformer-hr-finetuned-k400", NC, 121_716_480,
+        201.8, 16, "Kinetics-400, ImageNet",
+    ),
+    Card(
+        "video", "timesformer-long", "TimeSformer_divST_96x4_224_K400.pyth", NC, 121_326_336,
+        46.9, 96, "Kinetics-400, ImageNet", fetched=False,
+    ),
+    Card("video", SHIPPED, OWN, "MIT", 535_008, 0.1, 8, "atomic actions of the kitchen world"),
+    Card(
+        "video", "vit-tiny", "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", APACHE, 5_524_416,
+        2.5, 1, IN21K,
+    ),
+    Card(
+        "video", "vit-small", "timm/vit_small_patch16_224.augreg_in21k_ft_in1k", APACHE,
+        21_665_664, 9.2, 1, IN21K,
+    ),
+    Card(
+        "video", "vit-base", "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", APACHE,
+        85_798_656, 35.1, 1, IN21K,
+    ),
+    Card(
+        "video", "vit-large", "timm/vit_large_patch16_224.augreg_in21k_ft_in1k", APACHE,
+        303_301_632, 123.1, 1, IN21K,
+    ),
+    Card("video", "dinov2-base", DINOV2, APACHE, 86_582_016, 304.2, 1, "images (LVD-142M)"),
+    Card("video", "dinov2-base@224", DINOV2, APACHE, 85_727_232, 47.1, 1, "images (LVD-142M)"),
+    Card(
+        "video", "dinov3-base", "timm/vit_base_patch16_dinov3.lvd1689m", "DINOv3", 85_641_216,
+        47.1, 1, "images (LVD-1689M)",
+    ),
+)  # fmt: skip
 """The models that are known by name; any other of open_clip and timm runs too."""
 
 

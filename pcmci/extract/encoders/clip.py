@@ -58,6 +58,8 @@ class ClipEncoder:
         if device.type == "cuda":
             self._model.to(memory_format=torch.channels_last)
         self._tokenizer = tokenizer
+        from_hub = not isinstance(tokenizer, open_clip.SimpleTokenizer)
+        self.libraries: tuple[str, ...] = ("transformers",) if from_hub else ()
         self._normalise = Normalise(spec.preprocessing, frames=1).to(device)
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:
@@ -88,16 +90,24 @@ class ClipEncoder:
             return torch.cat(passes).float().cpu().numpy()
 
     def _require_short(self, prompts: Iterable[str]) -> None:
-        tokenizer = self._tokenizer
-        if not isinstance(tokenizer, open_clip.SimpleTokenizer):
-            return
+        tokenizer: Any = self._tokenizer
         for prompt in prompts:
-            length = len(tokenizer.encode(prompt)) + 2  # a first and a last token around it
+            length = token_count(tokenizer, prompt)
             if length > tokenizer.context_length:
                 raise UsageError(
                     f"the prompt {prompt!r} has {length} tokens, {self.spec.name} reads "
                     f"{tokenizer.context_length}: shorten the label or the template"
                 )
+
+
+def token_count(tokenizer: Any, prompt: str) -> int:
+    """Tokens of a prompt that is not cut, with those around it; of either of open_clip's two."""
+    if isinstance(tokenizer, open_clip.SimpleTokenizer):
+        return len(tokenizer.encode(prompt)) + 2
+    clips = tokenizer.tokenizer_mode == "clips"  # it puts three tokens around it by itself
+    text = tokenizer.clean_fn(prompt)
+    tokens = tokenizer.tokenizer(text, add_special_tokens=not clips, verbose=False).input_ids
+    return len(tokens) + (3 if clips else 0)
 
 
 def load(name: str, weights: str, *, device: str, precision: str, frames: int) -> ClipEncoder:
@@ -109,7 +119,7 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
     preprocessing = source.preprocessing()
     state = read_tensors(source.checkpoint(weights)) if seed is None else None
     tokenizer = source.tokenizer()
-    model = _build(name, source.config, seed or 0)
+    model = build(name, source.config, seed or 0)
     if state is not None:
         _fill(model, state, weights, name)
     spec = EncoderSpec(
@@ -124,7 +134,7 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
     return ClipEncoder(model, tokenizer, spec, place, computed_in)
 
 
-def _build(name: str, config: dict[str, Any], seed: int) -> Any:
+def build(name: str, config: dict[str, Any], seed: int) -> Any:
     """The module with random weights, as open_clip draws them; the global generator is untouched.
 
     The class is chosen as `open_clip.create_model` does, which cannot take a config by itself.

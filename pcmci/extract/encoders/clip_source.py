@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from pcmci.cache.schema import Preprocessing
 from pcmci.errors import WeightsError
 from pcmci.extract.config import OWN, SHIPPED
-from pcmci.extract.encoders.preprocess import RESAMPLING
+from pcmci.extract.encoders.preprocess import RESAMPLING, RESIZE_MODES
 from pcmci.extract.encoders.weights import SHIPPED_FOLDER, SUFFIXES, downloading
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
@@ -53,10 +54,10 @@ class ClipSource:
         """As open_clip's evaluation transform. Raises WeightsError for a way not supported."""
         chosen = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), self.preprocess))
         size = self.config["vision_cfg"].get("image_size", 224)
-        if not isinstance(size, int) or chosen.resize_mode != "shortest":
+        if not isinstance(size, int) or chosen.resize_mode not in RESIZE_MODES:
             raise WeightsError(
                 f"{self.name} takes images of size {size} resized by {chosen.resize_mode!r}: only "
-                "square ones, resized by their shorter side, are supported"
+                f"square ones, resized by {' or '.join(RESIZE_MODES)}, are supported"
             )
         # open_clip draws a `random` interpolation in training only.
         interpolation = chosen.interpolation.replace("random", "bicubic")
@@ -64,7 +65,14 @@ class ClipSource:
             raise WeightsError(
                 f"{self.name} resizes by {interpolation!r}, not {' or '.join(RESAMPLING)}"
             )
-        return Preprocessing(size, size, interpolation, tuple(chosen.mean), tuple(chosen.std))
+        return Preprocessing(
+            resize=size,
+            size=size,
+            interpolation=interpolation,
+            mean=tuple(chosen.mean),
+            std=tuple(chosen.std),
+            resize_mode=chosen.resize_mode,
+        )
 
     def checkpoint(self, weights: str) -> Path:
         """The file of weights that are not random, downloaded where it must be."""
@@ -181,6 +189,10 @@ def _tokenizer(name: str, text: dict[str, Any], beside: Path | None) -> Tokenize
             raise WeightsError(
                 f"config {name} wants a Hugging Face tokenizer: put config and tokenizer into a "
                 f"folder and use {FOLDER}FOLDER"
+            )
+        if find_spec("transformers") is None:
+            raise WeightsError(
+                f"the tokenizer of {name} needs transformers: pip install 'pcmci[hf]'"
             )
         with downloading(f"the tokenizer of {name}", "use a model with open_clip's own tokenizer"):
             return open_clip.get_tokenizer(name)

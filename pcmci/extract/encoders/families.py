@@ -19,6 +19,8 @@ other name is open_clip's."""
 VIDEO_FAMILIES = {
     "timesformer": "pcmci.extract.encoders.timesformer",
     "vit": "pcmci.extract.encoders.vit",
+    "dinov2": "pcmci.extract.encoders.vit",
+    "dinov3": "pcmci.extract.encoders.vit",
     "timm": "pcmci.extract.encoders.vit",
     "kitchen": "pcmci.extract.encoders.timesformer",
 }
@@ -28,13 +30,21 @@ TimeSformer's. A new encoder is one file, one line here, and a card a model in `
 DEFAULT_SIZES = {
     "timesformer": "timesformer-base",
     "vit": "vit-base",
+    "dinov2": "dinov2-base",
+    "dinov3": "dinov3-base",
+    "clip": "ViT-B-16-quickgelu",
+    "siglip": "ViT-B-16-SigLIP",
+    "siglip2": "ViT-B-16-SigLIP2",
+    "pe-core": "PE-Core-B-16",
 }
 """What a family's bare name stands for."""
 
 
 def full_name(name: str) -> str:
-    """`timesformer` -> `timesformer-base`; all other names as they are."""
-    return DEFAULT_SIZES.get(name, name)
+    """`timesformer` -> `timesformer-base`, `dinov2@224` -> `dinov2-base@224`; all other names as
+    they are."""
+    family, at, size = name.partition("@")
+    return f"{DEFAULT_SIZES.get(family, family)}{at}{size}"
 
 
 def vlm_module(name: str) -> str:
@@ -61,7 +71,7 @@ def video_module(name: str) -> str:
 
 
 def _first_word(name: str) -> str:
-    return re.split("[-:]", name, maxsplit=1)[0]
+    return re.split("[-:@]", name, maxsplit=1)[0]
 
 
 def _configured(path: str, families: Mapping[str, str], otherwise: str) -> str:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from pcmci.cache.schema import Preprocessing
 
+RESIZE_MODES = ("shortest", "squash")
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 

@@ -19,11 +19,13 @@ from pcmci.extract.encoders.config_file import read_json
 from pcmci.extract.encoders.hub import HUB_ID, config_on_hub
 from pcmci.extract.encoders.preprocess import RESAMPLING
 
-VITS = {
+SHORT = {
     "vit-tiny": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
     "vit-small": "vit_small_patch16_224.augreg_in21k_ft_in1k",
     "vit-base": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
     "vit-large": "vit_large_patch16_224.augreg_in21k_ft_in1k",
+    "dinov2-base": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "dinov3-base": "vit_base_patch16_dinov3.lvd1689m",
 }
 """Short names, and what timm calls them; a tag after the full stop says which weights."""
 
@@ -52,19 +54,23 @@ class TimmSource:
     own: str = ""
     size: int | None = None
 
+    @property
+    def crop_mode(self) -> str:
+        """How to resize, in timm's words."""
+        return str(self.pretrained.get("crop_mode", "center"))
+
     def preprocessing(self) -> Preprocessing:
         """As timm's evaluation transform. Raises WeightsError for a way not supported."""
         channels, height, width = self.pretrained["input_size"]
         interpolation = self.pretrained["interpolation"]
-        mode = self.pretrained.get("crop_mode", "center")
         if channels != 3 or height != width:
             raise WeightsError(
                 f"{self.name} takes images of {channels} x {height} x {width}: only square ones of "
                 "3 channels are supported"
             )
-        if mode not in RESIZE_MODES or interpolation not in RESAMPLING:
+        if self.crop_mode not in RESIZE_MODES or interpolation not in RESAMPLING:
             raise WeightsError(
-                f"{self.name} resizes by {mode!r}, {interpolation!r}: only "
+                f"{self.name} resizes by {self.crop_mode!r}, {interpolation!r}: only "
                 f"{' and '.join(RESIZE_MODES)}, {' and '.join(RESAMPLING)} are supported"
             )
         size = self.size or height
@@ -74,7 +80,7 @@ class TimmSource:
             interpolation=interpolation,
             mean=tuple(self.pretrained["mean"]),
             std=tuple(self.pretrained["std"]),
-            resize_mode=RESIZE_MODES[mode],
+            resize_mode=RESIZE_MODES[self.crop_mode],
         )
 
     def require_same(self, config: Path, weights: str) -> None:
@@ -82,6 +88,7 @@ class TimmSource:
         beside = configured(weights, config)
         pairs = {"architecture": (beside.architecture, self.architecture)}
         pairs |= {key: (beside.pretrained[key], self.pretrained[key]) for key in NEEDED}
+        pairs["crop_mode"] = (beside.crop_mode, self.crop_mode)
         for key, (has, needs) in pairs.items():
             if _comparable(has) != _comparable(needs):
                 raise WeightsError(f"{weights} has {key} {has}, {self.name} needs {needs}")
@@ -91,20 +98,21 @@ def timm_source(name: str) -> TimmSource:
     """Raises WeightsError for a name that stands for nothing."""
     if name.endswith(".json"):
         return configured(name, Path(name))
-    if name in VITS:
-        return _registered(name, VITS[name], None)
-    if not name.startswith(PREFIX):
-        close = difflib.get_close_matches(name, VITS)
-        meant = f": did you mean {' or '.join(close)}?" if close else ""
-        raise WeightsError(
-            f"no video encoder is called {name!r}{meant}; there are {', '.join(VITS)}, "
-            f"{PREFIX}NAME for any image model of timm, {PREFIX}NAME@SIZE for images of SIZE "
-            f"pixels, {PREFIX}{HUB}ORG/REPO, or the path of a JSON config"
-        )
-    model, _, size = name.removeprefix(PREFIX).partition("@")
-    if size and not re.fullmatch("[1-9][0-9]{0,4}", size):
+    model, at, size = name.partition("@")
+    if at and not re.fullmatch("[1-9][0-9]{0,4}", size):
         raise WeightsError(f"{name}: {size!r} is no size in pixels, as in {PREFIX}NAME@224")
     pixels = int(size) if size else None
+    if model in SHORT:
+        return _registered(name, SHORT[model], pixels)
+    if not model.startswith(PREFIX):
+        close = difflib.get_close_matches(model, SHORT)
+        meant = f": did you mean {' or '.join(close)}?" if close else ""
+        raise WeightsError(
+            f"no video encoder is called {name!r}{meant}; there are {', '.join(SHORT)}, "
+            f"{PREFIX}NAME for any image model of timm, NAME@SIZE for images of SIZE pixels, "
+            f"{PREFIX}{HUB}ORG/REPO, or the path of a JSON config"
+        )
+    model = model.removeprefix(PREFIX)
     if not model.startswith(HUB):
         return _registered(None, model, pixels)
     repository = model.removeprefix(HUB)

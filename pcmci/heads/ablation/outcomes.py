@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pcmci.cache.schema import FEATURES
 from pcmci.heads.ablation.sweep import Settings, Sweep, Trial, Variant
 from pcmci.heads.scoring.predictions import Predictions
 from pcmci.heads.training.learning import HEADLINE
@@ -67,6 +68,19 @@ def by_seed(
 
 def predictions_of(outcome: Outcome | None) -> Predictions | None:
     return outcome.run.predictions if outcome and outcome.run else None
+
+
+def labels_seen(outcomes: Iterable[Outcome | None]) -> str:
+    """`video:coin` where the video encoder's weights saw COIN's labels, "" where none saw any."""
+    specs = [o.run.config["store"]["spec"] for o in outcomes if o and o.run]
+    return ",".join(
+        dict.fromkeys(
+            f"{kind}:{name}"
+            for spec in specs
+            for kind in FEATURES
+            for name in spec[kind].get("labels_seen", ())
+        )
+    )
 
 
 def number(value: Any) -> float | None:

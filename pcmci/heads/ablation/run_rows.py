@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pcmci.heads.ablation.outcomes import Outcome, Row
+from pcmci.heads.ablation.outcomes import Outcome, Row, labels_seen
 from pcmci.heads.ablation.sweep import Settings, Trial, Variant
 from pcmci.heads.catalogue import head_settings, train_settings
 from pcmci.heads.config import STAGES
@@ -33,6 +33,7 @@ def run_row(
         "failed step": outcome.step,
         **{f"chosen for {name}": chosen[name][trial.variant] == trial.tried for name in labels},
         "labels": ",".join(labels),
+        "labels seen": labels_seen([outcome]),
         **_settings(trial),
     }
     for split, values in scores.items():

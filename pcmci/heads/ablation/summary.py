@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pcmci.heads.ablation.outcomes import Kept, Outcome, Row, number, predictions_of
+from pcmci.heads.ablation.outcomes import Kept, Outcome, Row, labels_seen, number, predictions_of
 from pcmci.heads.ablation.sweep import Settings, Sweep, Variant, shown
 from pcmci.heads.scoring.bootstrap import SCORES, differences
 from pcmci.heads.scoring.scores import Scores, why_undefined
@@ -67,6 +67,7 @@ def summary(
                     "trained parameters": _mean_fact(outcomes, labels, "trained parameters"),
                     "seconds": _mean_fact(outcomes, labels, "seconds"),
                     "coverage": there[0][split]["coverage"] if there else None,
+                    "labels seen": labels_seen(outcomes),
                 }  # fmt: skip
 
 

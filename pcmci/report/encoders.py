@@ -1,0 +1,56 @@
+"""The known encoders as a table, and what must be said of a store's own under every score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Table
+
+DATA_SETS = {"breakfast": "Breakfast", "charades": "Charades", "coin": "COIN"}
+"""Their names in prose; others are written as they are."""
+
+ENCODERS = {"vlm": "VLM", "video": "video encoder"}
+
+
+def encoders_table(cards: Iterable[Mapping[str, Any]], kind: str) -> Table:
+    """A row a model. cards: `pcmci.extract.encoders.cards` as JSON. kind: `vlm` or `video`."""
+    table = Table(title=f"--{ENCODERS[kind].lower().replace(' ', '-')}", title_justify="left")
+    for name in ("name", "weights", "licence"):
+        table.add_column(name, overflow="fold")
+    for name in ("million\nparameters", "GFLOP\na frame", "frames\na clip"):
+        table.add_column(name, justify="right")
+    table.add_column("weights trained on", overflow="fold")
+    for card in cards:
+        if card["kind"] != kind:
+            continue
+        seen = "".join(f"; {data_set(name)}'s labels" for name in card["labels_seen"])
+        table.add_row(
+            card["name"], card["weights"] + ("" if card["fetched"] else " (by hand)"),
+            card["licence"], f"{card['parameters'] / 1e6:.1f}", f"{card['gflops']:.1f}",
+            str(card["clip_frames"]), card["trained_on"] + seen,
+        )  # fmt: skip
+    return table
+
+
+def spec_notes(spec: Mapping[str, Any]) -> list[str]:
+    """`video encoder trained on COIN's labels`: one for each encoder of a store whose weights saw a
+    benchmark's labels, none for others. spec: of the store, as JSON."""
+    return [note(kind, name) for kind in ENCODERS for name in spec[kind].get("labels_seen", ())]
+
+
+def row_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The same of an ablation's rows, whose column `labels seen` has `video:coin`; rows of before
+    there was one have seen nothing."""
+    pairs = [pair for row in rows for pair in (row.get("labels seen") or "").split(",") if pair]
+    return [note(*pair.split(":")) for pair in dict.fromkeys(pairs)]
+
+
+def note(kind: str, name: str) -> str:
+    """kind: `vlm` or `video`. name: a data set's."""
+    return f"{ENCODERS[kind]} trained on {data_set(name)}'s labels"
+
+
+def data_set(name: str) -> str:
+    """`coin` as `COIN`."""
+    return DATA_SETS.get(name, name)
