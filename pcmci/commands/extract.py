@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,7 @@ from pcmci.commands.options import (
     beside_decoding,
 )
 from pcmci.commands.showing import print_json, show_worker
+from pcmci.errors import UsageError
 from pcmci.extract.config import ExtractConfig
 from pcmci.flags import with_flags
 from pcmci.remote.url import Place, place
@@ -84,48 +87,108 @@ def extract(
 
     Example: pcmci extract --dataset coin --videos /data/coin/videos --vlm-weights openai
 
+    Several video encoders, with commas between them, are one decoding of each video and a store
+    each: the first keeps the name, the others have their encoder's behind it.
+
     Example: pcmci extract --dataset folder --videos s3://bucket/films --out features/films.zarr
+
+    Example: pcmci extract --dataset breakfast --video-encoder timesformer,x3d-m,vit-base
     """
     beside_decoding()
-    store = place(out or f"features/{dataset}.zarr")
-    config = ExtractConfig(**settings)
+    stores = _stores(place(out or f"features/{dataset}.zarr"), settings)
     from pcmci.cache.formats.choose import exists
     from pcmci.extract.datasets import load_dataset
 
     found = load_dataset(dataset, videos, annotations)
     for note in found.notes:
         print(note, file=sys.stderr)
-    if overwrite and sys.stdin.isatty() and exists(store):
-        typer.confirm(f"{store} will be deleted. Go on?", abort=True)
+    if overwrite and sys.stdin.isatty():
+        for store in filter(exists, stores):
+            typer.confirm(f"{store} will be deleted. Go on?", abort=True)
     from pcmci.extract.pipeline import extract as run_extract
+    from pcmci.extract.pipeline import extract_side_by_side
 
+    learnable = bool(found.activity or found.steps)
+    if len(stores) > 1:
+        summaries = extract_side_by_side(
+            found, list(stores.items()), overwrite=overwrite, retry_failed=retry_failed,
+            repair=repair, progress=not as_json, scheduler=scheduler, workers=workers,
+            wait_workers=wait_workers,
+        )  # fmt: skip
+        _show_summaries(dict(zip(stores, summaries, strict=True)), as_json, learnable)
+        return
+    ((store, config),) = stores.items()
     summary = run_extract(
         found, store, config, overwrite=overwrite, retry_failed=retry_failed, repair=repair,
         progress=not as_json, scheduler=scheduler, workers=workers, wait_workers=wait_workers,
     )  # fmt: skip
-    _show_summary(summary, store, as_json, learnable=bool(found.activity or found.steps))
+    _show_summary(summary, store, as_json, learnable)
+
+
+def _stores(first: Place, settings: dict[str, Any]) -> dict[Place, ExtractConfig]:
+    """Where the features of each video encoder go. Raises UsageError for an encoder that is there
+    twice, and for weights that are not one for all or one each."""
+    names = _parts(settings.get("video_encoder"))
+    weights = _parts(settings.get("video_weights"))
+    if len(names) < 2:
+        return {first: ExtractConfig(**settings)}
+    if len(set(names)) < len(names):
+        raise UsageError(f"--video-encoder {settings['video_encoder']}: one is there twice")
+    if len(weights) > 1 and len(weights) != len(names):
+        raise UsageError(
+            f"--video-weights {settings['video_weights']}: {len(weights)} for {len(names)} video "
+            "encoders; give one for all, or one each"
+        )
+    stores = {}
+    for k, name in enumerate(names):
+        own = {**settings, "video_encoder": name}
+        if weights:
+            own["video_weights"] = weights[k if len(weights) > 1 else 0]
+        slug = re.sub(r"[^\w.@-]", "-", Path(name).stem if name.endswith(".json") else name)
+        store = first if k == 0 else first.with_name(f"{first.stem}_{slug}{first.suffix}")
+        stores[store] = ExtractConfig(**own)
+    return stores
+
+
+def _parts(text: str | None) -> list[str]:
+    """What stands between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else []
+
+
+def _show_summaries(summaries: dict[Place, Any], as_json: bool, learnable: bool) -> None:
+    if as_json:
+        print_json({"stores": [_facts(out, one) for out, one in summaries.items()]})
+        return
+    for out, one in summaries.items():
+        _show_summary(one, out, as_json, learnable=False)
+    if learnable:
+        features = " ".join(f"--features {out}" for out in summaries)
+        print(f"next: pcmci ablate {features} --orders ich,ici,ivc")
+
+
+def _facts(out: Place, summary: Any) -> dict[str, Any]:
+    """For --json."""
+    return {
+        "store": str(out),
+        "counts": {status.name.lower(): count for status, count in summary.counts.items()},
+        "failures": summary.failures,
+        **({"replaced": summary.replaced} if summary.replaced else {}),
+        "videos": summary.videos,
+        "frames": summary.frames,
+        "seconds": summary.seconds,
+        "waiting_seconds": summary.waiting,
+        "workers": {
+            name: {**dataclasses.asdict(one), "waiting_seconds": one.waiting}
+            for name, one in summary.workers.items()
+        },
+    }
 
 
 def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> None:
-    counts = {status.name.lower(): count for status, count in summary.counts.items()}
     if as_json:
-        print_json(
-            {
-                "store": str(out),
-                "counts": counts,
-                "failures": summary.failures,
-                **({"replaced": summary.replaced} if summary.replaced else {}),
-                "videos": summary.videos,
-                "frames": summary.frames,
-                "seconds": summary.seconds,
-                "waiting_seconds": summary.waiting,
-                "workers": {
-                    name: {**dataclasses.asdict(one), "waiting_seconds": one.waiting}
-                    for name, one in summary.workers.items()
-                },
-            }
-        )
+        print_json(_facts(out, summary))
         return
+    counts = {status.name.lower(): count for status, count in summary.counts.items()}
     for video, reason in summary.failures.items():
         print(f"failed: {video}: {reason}")
     for video, note in summary.replaced.items():

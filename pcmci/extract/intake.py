@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from pcmci.cache.schema import Status
 from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import VideoError
 from pcmci.extract.datasets.records import Dataset
+from pcmci.remote.url import Place
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
 WRITES_AHEAD = 8
@@ -95,6 +96,16 @@ class Intake:
                 writer.missing(row, "not on disk")
         return [int(row) for row in writer.pending]
 
+    def place(self, row: int) -> Place:
+        """Where a pending video lies."""
+        path = self.dataset.videos[row].path
+        assert path is not None  # `pending` recorded those as missing
+        return path
+
+    def waited(self, seconds: float) -> None:
+        """The encoders did, for frames."""
+        self.summary.waiting += seconds
+
     def say(self, line: str) -> None:
         """A line above the bar, unless progress is not wanted."""
         if self.progress:
@@ -113,26 +124,33 @@ class Intake:
             f"{self.dataset.name}: {counts[Status.DONE]} videos done, {len(pending)} to do, "
             f"{counts[Status.MISSING]} missing, {counts[Status.FAILED]} failed before"
         )
-        with stop_signals() as self.stop, ThreadPoolExecutor(1) as self._thread:
-            with self._bar(len(pending)) as self.bar:
+        with stop_signals() as stop, ThreadPoolExecutor(1) as thread:
+            with bar_of_videos(len(pending), self.progress) as bar:
+                self.begin(stop, thread, bar)
                 yield
-            while self._writes:
-                self._writes.popleft().result()
-        self.summary.seconds = time.perf_counter() - began
-        self.summary.counts = self.writer.counts
-        if self.stop.number:
-            left = len(self.writer.pending)
-            raise StoppedError(
-                self.stop.number, f"{left} videos are left: the same command goes on from here"
-            )
+            self.finish(time.perf_counter() - began)
+        if stop.number:
+            raise stopped(stop, len(self.writer.pending))
 
-    def take(self, row: int, vlm: np.ndarray, video: np.ndarray) -> None:
-        """A video's features, [views, L, D] and [views, Lv, Dv]."""
+    def begin(self, stop: Stop, thread: ThreadPoolExecutor, bar: Any) -> None:
+        """What is taken from now on is written by this thread, which has but one worker."""
+        self.stop, self._thread, self.bar = stop, thread, bar
+
+    def finish(self, seconds: float) -> None:
+        """Wait until all that was taken is written. seconds: that the work took."""
+        while self._writes:
+            self._writes.popleft().result()
+        self.summary.seconds = seconds
+        self.summary.counts = self.writer.counts
+
+    def take(self, row: int, vlm: np.ndarray | Callable[[], np.ndarray], video: np.ndarray) -> None:
+        """A video's features, [views, L, D] and [views, Lv, Dv]. vlm: or what reads it, called by
+        the writing thread."""
         note = self.notes.pop(row, "")
 
         def put() -> None:
             try:
-                self.writer.put(row, vlm, video, note)
+                self.writer.put(row, vlm() if callable(vlm) else vlm, video, note)
                 if note:
                     self.summary.replaced[self.dataset.videos[row].id] = note
             except VideoError as error:  # not finite, or too large for float16
@@ -156,14 +174,6 @@ class Intake:
         while len(self._writes) > WRITES_AHEAD or (self._writes and self._writes[0].done()):
             self._writes.popleft().result()
 
-    def _bar(self, total: int) -> Any:
-        # In a job's log a line every half minute is enough.
-        interval = 0.1 if sys.stderr.isatty() else 30
-        return tqdm(
-            total=total, desc="extract", unit="video", disable=not self.progress or not total,
-            mininterval=interval,
-        )  # fmt: skip
-
     def _advance(self) -> None:
         self.bar.update()
         seconds = self.bar.format_dict["elapsed"] or 1e-9
@@ -173,3 +183,18 @@ class Intake:
             f"failed {len(self.summary.failures)}",
             refresh=False,
         )
+
+
+def bar_of_videos(total: int, progress: bool) -> Any:
+    """Of an extraction."""
+    # In a job's log a line every half minute is enough.
+    interval = 0.1 if sys.stderr.isatty() else 30
+    return tqdm(
+        total=total, desc="extract", unit="video", disable=not progress or not total,
+        mininterval=interval,
+    )  # fmt: skip
+
+
+def stopped(stop: Stop, left: int) -> StoppedError:
+    """After a signal, with so many videos left."""
+    return StoppedError(stop.number, f"{left} videos are left: the same command goes on from here")

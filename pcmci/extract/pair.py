@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -72,12 +73,22 @@ class Encoders:
             batch_frames=config.batch_frames or (256 if device.type == "cuda" else 8),
         )
 
+    def with_video(self, config: ExtractConfig) -> Encoders:
+        """The same VLM beside another video encoder. Raises what `load` does."""
+        where = {
+            "device": str(self.device), "precision": self.precision, "frames": config.frames,
+        }  # fmt: skip
+        video = ENCODERS["video"](config.video_encoder, config.video_weights, **where)
+        return dataclasses.replace(self, video=video)
+
+    def batcher(self, encoder: Encoder) -> Batcher:
+        """With batches of about `batch_frames` frames."""
+        clips = max(1, self.batch_frames // encoder.clip_frames)
+        return Batcher(encoder, clips, self.device)
+
     def batchers(self) -> dict[str, Batcher]:
-        """`vlm` and `video`, each with batches of about `batch_frames` frames."""
-        return {
-            name: Batcher(encoder, max(1, self.batch_frames // encoder.clip_frames), self.device)
-            for name, encoder in self.named.items()
-        }
+        """Of `vlm` and `video`."""
+        return {name: self.batcher(encoder) for name, encoder in self.named.items()}
 
     @property
     def named(self) -> dict[str, Encoder]:
@@ -87,7 +98,7 @@ class Encoders:
     @property
     def inputs(self) -> dict[str, Input]:
         """What each wants of a frame."""
-        return {n: Input(e.spec.preprocessing, e.clip_frames) for n, e in self.named.items()}
+        return {name: wanted(encoder) for name, encoder in self.named.items()}
 
     @property
     def made(self) -> Made:
@@ -108,6 +119,11 @@ class Encoders:
         names = [f"{name} {e.spec.name} ({e.spec.weights})" for name, e in self.named.items()]
         how = f"frames {sampling.frames}, views {sampling.views}"
         return " | ".join((f"{self.device} {self.precision}", *names, how))
+
+
+def wanted(encoder: Encoder) -> Input:
+    """What an encoder wants of a frame."""
+    return Input(encoder.spec.preprocessing, encoder.clip_frames)
 
 
 class Halves:

@@ -219,6 +219,7 @@ class Decoders:
         seconds: float,
         damaged: str = FAIL,
     ) -> None:
+        self.count = count
         self._new = lambda: Decoder(sampling, inputs, seconds, damaged=damaged)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
         self._mine = threading.local()
