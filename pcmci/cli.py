@@ -16,6 +16,7 @@ from pcmci.commands.encoders import encoders
 from pcmci.commands.evaluate import evaluate
 from pcmci.commands.extract import extract
 from pcmci.commands.heads import heads
+from pcmci.commands.import_features import import_
 from pcmci.commands.kitchen import kitchen
 from pcmci.commands.predict import predict
 from pcmci.commands.report import report
@@ -43,6 +44,7 @@ for command in (
     demo,
 ):
     app.command()(command)
+app.command("import")(import_)
 app.add_typer(store_app, name="store")
 
 

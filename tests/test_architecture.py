@@ -43,6 +43,8 @@ MAY = {
     "kitchen": set(),
     "extract/config": {"cache/schema"},
     "extract/datasets": {"cache/schema", "remote"},
+    "extract/imported": {"cache", "extract/datasets", "extract/table", "remote"},
+    "extract/table": {"cache/schema", "extract/datasets"},
     "extract/encoders": {"cache/schema", "extract/config"},
     "extract/video": {"cache/replaced", "cache/schema", "extract/encoders", "remote"},
     "extract": {"cache", "cluster", "extract", "remote"},

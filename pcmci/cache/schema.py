@@ -24,6 +24,9 @@ older programs go on with every store that they understand."""
 FAIL = "fail"
 """A video that cannot be decoded whole has no features."""
 
+NO_VLM = "none"
+"""The name of the VLM in a store of imported features that has no such half."""
+
 LABEL_SETS = ("activity", "steps")
 """`activity`: one label a video. `steps`: several labels a video."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -148,3 +149,25 @@ def store_convert(
     with progress_bar("convert", "chunk", False) as advance:
         convert(source, target, advance)
     print(target)
+
+
+@store_app.command("export")
+def store_export(
+    path: StorePath,
+    folder: Annotated[Path, typer.Argument(help="Where the files go; it must be empty.")],
+    array: Annotated[str, typer.Option(help="video or vlm.")] = "video",
+    form: Annotated[str, typer.Option("--format", help="npy, npz or h5.")] = "npy",
+    layout: Annotated[
+        str, typer.Option(help="TD where time comes first, DT where the features do.")
+    ] = "TD",
+) -> None:
+    """Features as files for other programs, one a video; pcmci import reads them back.
+
+    Example: pcmci store export features/coin.zarr coin_timesformer --array video
+    """
+    from pcmci.cache.store import open_store
+    from pcmci.cache.upkeep.export import export
+
+    with open_store(path) as store, progress_bar("export", "video", False) as advance:
+        count = export(store, folder, array, form, layout, advance)
+    print(f"{folder}: {count} videos; the label prompts: {folder}.text.npz")

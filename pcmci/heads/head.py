@@ -36,6 +36,10 @@ class Head(nn.Module):
     wants: ClassVar[tuple[str, ...]] = ("vlm", "video")
     """The features that `forward` looks at; of the others it is given an empty tensor."""
 
+    needs_text: ClassVar[bool] = True
+    """Whether it makes no sense without the embeddings of the label prompts and the VLM's frames,
+    which a store of imported features may lack."""
+
     labels: str = "activity"
     """The label set that it learns, `activity` (one label a video) or `steps` (several); whoever
     builds it says so."""

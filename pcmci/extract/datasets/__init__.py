@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pcmci.errors import UsageError
 from pcmci.extract.datasets import breakfast, charades, coin, folder, kitchen
+from pcmci.extract.datasets.files import NoVideos, VideoTree
 from pcmci.extract.datasets.records import Dataset, Segment, Video
 from pcmci.remote.url import Place, Url, place
 
@@ -24,7 +25,7 @@ class DatasetSource:
         annotations lie with the videos.
     """
 
-    parse: Callable[[Place, Place], Dataset]
+    parse: Callable[[Place | VideoTree, Place], Dataset]
     videos: str
     annotations: tuple[str, ...] = ()
 
@@ -54,12 +55,9 @@ def load_dataset(
     Raises UsageError that names every place where something is missing, RemoteError where a URL
     cannot be read, and what `DatasetSource.parse` raises.
     """
-    if name not in DATASETS:
-        raise UsageError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
-    source = DATASETS[name]
+    source = _source(name)
     folder = place(source.videos if videos is None else videos)
-    looked = [annotations] if annotations is not None else source.annotations
-    places = [place(one) for one in looked]
+    places = _annotation_places(source, annotations)
     found = next((one for one in places or [folder] if one.exists()), None)
     missing = []
     if not folder.is_dir():
@@ -71,3 +69,33 @@ def load_dataset(
     if missing or found is None:
         raise UsageError(f"data set {name!r} is not there: {'; '.join(missing)}")
     return source.parse(folder, found)
+
+
+def load_records(
+    name: str, tree: VideoTree, annotations: str | Path | Url | None = None
+) -> Dataset:
+    """The data set as its annotations alone say it is, without any video.
+
+    tree: files that stand for the videos where nothing else names them (class folders of the data
+    set `folder`). Raises what `load_dataset` does.
+    """
+    source = _source(name)
+    places = _annotation_places(source, annotations)
+    found = next((one for one in places if one.exists()), None)
+    if found is not None:
+        return source.parse(NoVideos(), found)
+    if places:
+        names = " or ".join(map(str, places))
+        raise UsageError(f"no annotations at {names} (--annotations names others)")
+    return source.parse(tree, tree.root)
+
+
+def _source(name: str) -> DatasetSource:
+    if name not in DATASETS:
+        raise UsageError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def _annotation_places(source: DatasetSource, annotations: str | Path | Url | None) -> list[Place]:
+    looked = [annotations] if annotations is not None else source.annotations
+    return [place(one) for one in looked]

@@ -13,7 +13,14 @@ from collections import Counter
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
-from pcmci.extract.datasets.files import VideoTree, links_note, list_files, new_id, read_text
+from pcmci.extract.datasets.files import (
+    VideoTree,
+    links_note,
+    list_files,
+    new_id,
+    read_text,
+    tree_of,
+)
 from pcmci.extract.datasets.label_text import readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
 from pcmci.remote.url import Place
@@ -56,7 +63,7 @@ _ID = re.compile(r"(P\d\d)_(cam01|cam02|webcam01|webcam02|stereo01)_\1_([a-z]+)"
 _RANGE = re.compile(r"(\d{1,9})-(\d{1,9}) +(\S+)")
 
 
-def parse(videos: Place, annotations: Place) -> Dataset:
+def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
     """All annotated videos.
 
     videos: `BreakfastII_15fps_qvga_sync`, the folder that holds it, or one with `<id>.avi` in it.
@@ -76,7 +83,7 @@ def parse(videos: Place, annotations: Place) -> Dataset:
             "names another folder"
         )
 
-    tree = VideoTree(videos)
+    tree = tree_of(videos)
     seen: dict[str, str] = {}
     found = [_video(path, tree, seen) for path in files.values()]
     tree.require_some()

@@ -17,6 +17,7 @@ from pcmci.extract.datasets.files import (
     read_rows,
     read_text,
     time_span,
+    tree_of,
 )
 from pcmci.extract.datasets.label_text import distinct, readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
@@ -28,7 +29,7 @@ VIDEO_FOLDER = "Charades_v1_480"
 OFFICIAL_CLASSES = 157
 
 
-def parse(videos: Place, annotations: Place) -> Dataset:
+def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
     """All videos of the two CSV files, those without an action among them.
 
     videos: `Charades_v1_480`, the folder that holds it, or any other with `<id>.mp4` in it.
@@ -45,7 +46,7 @@ def parse(videos: Place, annotations: Place) -> Dataset:
 
     codes, labels = _classes(folder / CLASSES)
     rank = {name: i for i, name in enumerate(labels.names)}
-    tree = VideoTree(videos)
+    tree = tree_of(videos)
     seen: dict[str, str] = {}
     found = []
     for split, name in SPLITS.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError
-from pcmci.extract.datasets.files import VideoTree, is_plain, new_id, read_bytes, time_span
+from pcmci.extract.datasets.files import VideoTree, is_plain, new_id, read_bytes, time_span, tree_of
 from pcmci.extract.datasets.label_text import distinct, readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
 from pcmci.remote.url import Place
@@ -28,7 +28,7 @@ SUBSETS = {
 }
 
 
-def parse(videos: Place, annotations: Place) -> Dataset:
+def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
     """All videos of the annotation; the labels are those that occur in it.
 
     A step's label is its id, for several ids share a name: the key is the name where only one
@@ -65,7 +65,7 @@ def parse(videos: Place, annotations: Place) -> Dataset:
 
     names, steps = _step_labels(step_texts, step_tasks)
     tasks = tuple(sorted({entry["class"] for entry in database.values()}))
-    tree = VideoTree(videos)
+    tree = tree_of(videos)
     found = []
     for video, entry in database.items():
         places = [f"{video}.mp4"]

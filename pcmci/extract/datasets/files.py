@@ -178,9 +178,9 @@ class VideoTree:
     files: {path relative to the folder: path}.
     """
 
-    def __init__(self, root: Place) -> None:
+    def __init__(self, root: Place, suffixes: Collection[str] = VIDEO_SUFFIXES) -> None:
         self.root = root
-        self.files, links_out = list_files(root, VIDEO_SUFFIXES)
+        self.files, links_out = list_files(root, suffixes)
         self.notes = links_note(links_out)
         self._by_stem: dict[str, list[str]] = {}
         for name in self.files:
@@ -222,6 +222,24 @@ class VideoTree:
             f"none of the {len(self._missed):,} annotated videos is there; expected for example "
             + "; ".join((examples, *self.notes, "--videos names another folder"))
         )
+
+
+class NoVideos(VideoTree):
+    """Of a data set whose annotations alone are asked for: no video is anywhere."""
+
+    def __init__(self) -> None:
+        self.root = Path("nowhere")
+        self.files, self.notes = {}, ()
+        self._by_stem = {}
+        self._found, self._missed = 0, []
+
+    def require_some(self) -> None:
+        """None is needed."""
+
+
+def tree_of(videos: Place | VideoTree) -> VideoTree:
+    """The videos under a folder, or a tree that somebody has made already."""
+    return videos if isinstance(videos, VideoTree) else VideoTree(videos)
 
 
 def _within(path: str, inside: str) -> bool:

@@ -16,6 +16,7 @@ from pcmci.extract.datasets.files import (
     is_plain_name,
     new_id,
     read_rows,
+    tree_of,
 )
 from pcmci.extract.datasets.label_text import readable
 from pcmci.extract.datasets.records import Dataset, Video
@@ -28,7 +29,7 @@ SPLIT_SEED = 0
 _SPLIT = re.compile(r"train|val|test|shift-[\w-]+")
 
 
-def parse(videos: Place, annotations: Place) -> Dataset:
+def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
     """The videos of a CSV file, else of the class folders, else all of them in split `test`.
 
     A video's id is its path under `videos` without the suffix, `__` for `/`. Without a split, a
@@ -41,7 +42,7 @@ def parse(videos: Place, annotations: Place) -> Dataset:
     Raises AnnotationError, and UsageError where no video is there.
     """
     table = annotations / LABELS if annotations.is_dir() else annotations
-    tree = VideoTree(videos)
+    tree = tree_of(videos)
     if annotations.is_dir() and not table.is_file():
         return _from_folders(tree)
     return _from_table(tree, table)

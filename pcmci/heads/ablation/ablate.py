@@ -33,7 +33,7 @@ from pcmci.heads.catalogue import DEFAULT, HEADS, setting_name
 from pcmci.heads.config import STAGES, parse_labels, parse_order
 from pcmci.heads.scoring.metrics import TAU
 from pcmci.heads.training.recipe import commit, file_name
-from pcmci.heads.training.run import check_labels
+from pcmci.heads.training.run import check_labels, check_text
 
 if TYPE_CHECKING:
     from pcmci.heads.ablation.distributed import Trainers
@@ -105,6 +105,9 @@ class Ablator:
             check_labels(store, labels)
         names = store_names(stores)
         models = _models(self.heads, self.orders)
+        for store in stores:
+            for head in dict.fromkeys(head for head, _ in models):
+                check_text(store, head)
         self.grid_ = check_grid({setting_name(n): tuple(v) for n, v in self.grid.items()})
         self.parts = [
             StoreSweep(

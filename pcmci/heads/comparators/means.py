@@ -18,6 +18,8 @@ def means(vlm: Tensor, video: Tensor) -> Tensor:
 class _OnMeans(Head):
     """A head of the normalised means, with dropout of what its last layer reads."""
 
+    needs_text = False
+
     def __init__(self, text: Tensor, video_width: int, read: int | None, dropout: float) -> None:
         """read: how wide what the last layer reads is; None for the means themselves."""
         super().__init__(text)

@@ -27,11 +27,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from pcmci.cache.schema import StoreSpec
+from pcmci.cache.schema import NO_VLM, StoreSpec
 from pcmci.cache.store import Store
 from pcmci.device import choose_device, choose_precision
 from pcmci.errors import PcmciError, UsageError
-from pcmci.heads.catalogue import DEFAULT, check_stages, configure
+from pcmci.heads.catalogue import DEFAULT, HEADS, check_stages, configure
 from pcmci.heads.config import order_name, parse_labels
 from pcmci.heads.head import Head
 from pcmci.heads.scoring.predictions import Predictions
@@ -143,6 +143,7 @@ def train_heads(
     labels = parse_labels(labels) if isinstance(labels, str) else labels
     model, config = configure(stages, labels or store.spec.label_sets, values, head)
     check_labels(store, config.labels)
+    check_text(store, head)
     on = choose_device(device)
     recipe = Recipe(model, config, choose_precision(precision, on), on.type)
     there = find_run(store, recipe, out)
@@ -310,6 +311,16 @@ def load_run(path: str | Path) -> Run:
         return Run(path, config, metrics["scores"], metrics["heads"])
     except (OSError, ValueError, KeyError) as error:
         raise PcmciError(f"{path}: the run cannot be read: {error}") from error
+
+
+def check_text(store: Store, head: str) -> None:
+    """Raises UsageError for a head that needs label texts on a store that has none."""
+    if store.spec.vlm.name == NO_VLM and HEADS[head].module.needs_text:
+        free = ", ".join(name for name, entry in HEADS.items() if not entry.module.needs_text)
+        raise UsageError(
+            f"--head {head}: {store.path} was imported without a VLM's half (--vlm-from), and has "
+            f"no label texts; heads that need none: {free}"
+        )
 
 
 def check_labels(store: Store, labels: tuple[str, ...]) -> None:
