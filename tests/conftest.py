@@ -52,6 +52,24 @@ TINY_CLIP = {
 }
 """A model in open_clip's own configuration format, small enough for a test."""
 
+TINY_VIT = {
+    "architecture": "vit_tiny_patch16_224",
+    "model_args": {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3},
+    "pretrained_cfg": {
+        "input_size": [3, 32, 32],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
+        "num_classes": 5,
+        "classifier": "head",
+        "first_conv": "patch_embed.proj",
+        "fixed_input_size": True,
+    },
+}
+"""The same in timm's."""
+
 
 def needs(path: Path) -> Path:
     """The path, or a skipped test where the shared data are not there."""

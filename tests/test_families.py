@@ -127,6 +127,8 @@ def test_what_a_card_says_of_open_clips_weights_open_clip_says_too() -> None:
 def test_a_bare_name_is_its_familys_default_size() -> None:
     assert full_name("timesformer") == "timesformer-base"
     assert full_name("timesformer-hr") == "timesformer-hr"
+    assert full_name("dinov2@224") == "dinov2-base@224"
+    assert full_name("timm:vit_base_patch16_224@384") == "timm:vit_base_patch16_224@384"
 
 
 def test_a_name_of_no_family_gets_the_families() -> None:

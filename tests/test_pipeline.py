@@ -1,6 +1,7 @@
 """Phase one on tiny films: done, failed or missing, resumed, and the same bits every time."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_CLIP, TINY_VIT
 
 from pcmci.cache.schema import Sampling, Status
 from pcmci.cache.store import open_store
@@ -99,6 +101,36 @@ def test_real_clips_are_done_or_failed_with_their_reason(shared_videos, config, 
     assert again.videos == 0
     with open_store(out) as store:
         assert np.isfinite(store.read("video", store.done_rows)).all()
+
+
+def test_squashed_frames_and_an_image_encoder_go_all_the_way(shared_videos, tmp_path):
+    (tmp_path / "films" / "tea").mkdir(parents=True)
+    shutil.copy(shared_videos / "vid1.mp4", tmp_path / "films" / "tea")  # wider than high
+    squash = {"model_cfg": TINY_CLIP, "preprocess_cfg": {"resize_mode": "squash"}}
+    (tmp_path / "clip.json").write_text(json.dumps(squash))
+    (tmp_path / "vit.json").write_text(json.dumps(TINY_VIT))
+    config = ExtractConfig(
+        frames=3, vlm=str(tmp_path / "clip.json"), vlm_weights="random:0",
+        video_encoder=str(tmp_path / "vit.json"), video_weights="random:0",
+    )  # fmt: skip
+    films = load_dataset("folder", tmp_path / "films")
+    extract(films, tmp_path / "squash.zarr", config, progress=False)
+    (tmp_path / "clip.json").write_text(json.dumps(TINY_CLIP))
+    with open_store(tmp_path / "squash.zarr") as store:
+        spec = store.spec
+        found = {name: store.read(name)[0].astype(np.float32) for name in ("vlm", "video")}
+    assert spec.vlm.preprocessing.resize_mode == "squash"
+    assert (spec.format_version, spec.video.tokens, spec.video.width) == (2, 3, 24)
+    with pytest.raises(
+        SpecMismatch, match=r"resize_mode: the store has 'squash', asked for 'shortest'"
+    ):
+        extract(films, tmp_path / "squash.zarr", config, progress=False)
+    (tmp_path / "clip.json").write_text(json.dumps(squash))
+    encoders = Encoders.load(config)
+    clips = prepare_video(films.videos[0].path, spec.sampling, encoders.inputs)
+    for name, encoder in encoders.named.items():
+        alone = encoder.encode(torch.from_numpy(clips[name])).numpy()
+        np.testing.assert_allclose(found[name], alone.reshape(1, 3, -1), rtol=2e-3, atol=1e-3)
 
 
 def test_the_same_run_again_does_nothing(whole, dataset, config):

@@ -70,6 +70,12 @@ def test_what_is_new_asks_for_a_newer_program_and_comes_back(spec, key, value):
     assert StoreSpec.from_json(newer.to_json()) == newer
 
 
+def test_a_default_that_the_text_leaves_out_is_said(spec):
+    (line,) = spec.differences(changed(spec, "vlm.preprocessing.resize_mode", "squash"))
+    expected = "vlm.preprocessing.resize_mode: the store has 'shortest', asked for 'squash'"
+    assert line == expected
+
+
 def test_what_is_known_of_the_same_weights_is_no_difference(spec):
     moved = changed(spec, "video.weights", "elsewhere.pt")
     assert spec.differences(changed(moved, "video.labels_seen", ("coin",))) == []

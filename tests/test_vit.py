@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import TINY_VIT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
@@ -24,19 +25,8 @@ from pcmci.extract.encoders.timm_source import SHORT, timm_source
 from pcmci.extract.encoders.vit import VitEncoder
 
 SIZE = 32
-PRETRAINED = {
-    "input_size": [3, SIZE, SIZE],
-    "interpolation": "bicubic",
-    "crop_pct": 0.9,
-    "crop_mode": "center",
-    "mean": [0.5, 0.4, 0.3],
-    "std": [0.2, 0.3, 0.4],
-    "num_classes": 5,
-    "classifier": "head",
-    "first_conv": "patch_embed.proj",
-    "fixed_input_size": True,
-}
-ARGS = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+PRETRAINED: dict[str, Any] = TINY_VIT["pretrained_cfg"]
+ARGS: dict[str, Any] = TINY_VIT["model_args"]
 KINDS: dict[str, dict[str, Any]] = {
     "cls": {"architecture": "vit_tiny_patch16_224", "model_args": ARGS},
     "registers": {

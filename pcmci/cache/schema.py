@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -212,7 +212,7 @@ class StoreSpec:
         Where weights came from, and what is known of their training, is no difference: their
         sha256 tells them apart.
         """
-        ours, theirs = _flatten(json.loads(self.to_json())), _flatten(json.loads(asked.to_json()))
+        ours, theirs = (_flatten(json.loads(json.dumps(asdict(one)))) for one in (self, asked))
         absent = "nothing"
         told_otherwise = ("weights", "labels_seen", "format_version")
         return [

@@ -33,23 +33,23 @@ class ExtractConfig:
     views: int = _option(1, "Temporally shifted samplings a video; view 0 is the uniform one.")
     vlm: str = _option(
         AUTO,
-        f"An open_clip model, kitchen, or a JSON config; auto: {DEFAULT_VLM[0]}, and the tiny "
-        "kitchen for the kitchen world.",
+        "A model of pcmci encoders or any of open_clip, kitchen, or a JSON config; auto: "
+        f"{DEFAULT_VLM[0]}, and the tiny kitchen for the kitchen world.",
     )
     vlm_weights: str = _option(
         AUTO,
         "An open_clip tag, a local file, own (what the model brings along), or random:SEED; "
-        f"auto: own for kitchen, else {DEFAULT_VLM[1]}.",
+        "auto: those that pcmci encoders names.",
     )
     video_encoder: str = _option(
         AUTO,
-        "timesformer-base, -hr, -long, -tiny, kitchen, or a JSON config; auto: "
+        "A model of pcmci encoders, timm:NAME, kitchen, or a JSON config; auto: "
         f"{DEFAULT_VIDEO_ENCODER[0]}, and kitchen for the kitchen world.",
     )
     video_weights: str = _option(
         AUTO,
-        "A hub id, a local folder, the authors' .pyth file, own, or random:SEED; auto: own for "
-        f"kitchen, else {DEFAULT_VIDEO_ENCODER[1]}.",
+        "A hub id, a local folder, a checkpoint, own (what the model brings along), or "
+        "random:SEED; auto: those that pcmci encoders names.",
     )
     precision: str = _option("auto", "fp32, bf16, or auto: bf16 on CUDA.")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.")

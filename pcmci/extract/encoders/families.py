@@ -43,8 +43,10 @@ DEFAULT_SIZES = {
 
 
 def full_name(name: str) -> str:
-    """`timesformer` -> `timesformer-base`; all other names as they are."""
-    return DEFAULT_SIZES.get(name, name)
+    """`timesformer` -> `timesformer-base`, `dinov2@224` -> `dinov2-base@224`; all other names as
+    they are."""
+    family, at, size = name.partition("@")
+    return f"{DEFAULT_SIZES.get(family, family)}{at}{size}"
 
 
 def vlm_module(name: str) -> str:
@@ -71,7 +73,7 @@ def video_module(name: str) -> str:
 
 
 def _first_word(name: str) -> str:
-    return re.split("[-:]", name, maxsplit=1)[0]
+    return re.split("[-:@]", name, maxsplit=1)[0]
 
 
 def _configured(path: str, families: Mapping[str, str], otherwise: str) -> str:
