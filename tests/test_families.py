@@ -48,8 +48,8 @@ def test_every_family_has_a_loader_and_every_size_and_card_a_family() -> None:
         assert callable(import_module(module).load)
     for family, size in DEFAULT_SIZES.items():
         assert full_name(family) == size
-        kinds = [card.kind for card in CARDS if card.name == size]
-        assert kinds == ["video" if family in VIDEO_FAMILIES else "vlm"], size
+        kinds = {card.kind for card in CARDS if card.name == size}
+        assert kinds == {"video" if family in VIDEO_FAMILIES else "vlm"}, size
     for card in CARDS:
         assert card.kind in ("vlm", "video")
         assert (vlm_module if card.kind == "vlm" else video_module)(card.name)
@@ -105,7 +105,8 @@ def test_the_command_has_a_line_a_model(pcmci: Any) -> None:
     lines = pcmci("encoders").out.splitlines()
     for card in CARDS:
         cells = [line for line in lines if f" {card.name} " in line]
-        assert any(card.weights in line and card.licence in line for line in cells), card.name
+        begin = card.weights[:40]  # a long one is folded
+        assert any(begin in line and card.licence in line for line in cells), card.name
     found = pcmci("encoders", "--json").json
     assert [one["name"] for one in found["encoders"]] == [card.name for card in CARDS]
     assert found["default_sizes"] == DEFAULT_SIZES

@@ -1,5 +1,5 @@
-"""The selective scan of Mamba (Gu and Dao, 2023, equation 2 with the discretisation of section 3.2),
-forwards only: a linear recurrence whose decay, input and output depend on the token.
+"""The selective scan of Mamba (Gu and Dao, arXiv 2312.00752, algorithm 2), for inference: a linear
+recurrence whose decay, input and output depend on the token.
 
 Shapes: G scans with weights of their own (here the two directions), N sequences each, L tokens,
 D channels, S numbers of state a channel. Everything is float32.

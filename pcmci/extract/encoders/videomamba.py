@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pcmci.cache.schema import EncoderSpec, Preprocessing
@@ -53,6 +52,15 @@ def causal_convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
     return y
 
 
+class Convolution(nn.Module):
+    """What a checkpoint has of a `nn.Conv1d` for each channel by itself."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 1, KERNEL))
+        self.bias = nn.Parameter(torch.empty(channels))
+
+
 class Mixer(nn.Module):
     """Mamba in both directions: in and out projection are shared, all between is twice there, the
     `_b` for the reversed sequence."""
@@ -61,15 +69,12 @@ class Mixer(nn.Module):
         super().__init__()
         width, channels, rank = config.hidden_size, config.channels, config.rank
 
-        def convolution() -> nn.Conv1d:
-            return nn.Conv1d(channels, channels, KERNEL, groups=channels)
-
         def projection() -> nn.Linear:
             return nn.Linear(channels, rank + 2 * STATE, bias=False)
 
         self.sizes = (rank, STATE, STATE)
         self.in_proj = nn.Linear(width, 2 * channels, bias=False)
-        self.conv1d, self.conv1d_b = convolution(), convolution()
+        self.conv1d, self.conv1d_b = Convolution(channels), Convolution(channels)
         self.x_proj, self.x_proj_b = projection(), projection()
         self.dt_proj, self.dt_proj_b = (nn.Linear(rank, channels) for _ in range(2))
         self.A_log, self.A_b_log = (nn.Parameter(torch.empty(channels, STATE)) for _ in range(2))
