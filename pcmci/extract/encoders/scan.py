@@ -58,23 +58,27 @@ def blocked_scan(
 def choose_scan(device: torch.device) -> tuple[Scan, tuple[str, ...]]:
     """The scan for a device, and the libraries it uses: their results differ by rounding.
 
-    `mamba_ssm` is taken on CUDA where it can be imported and its kernel runs; it is compiled for
-    one version of torch and some GPUs, and says so in any way from ImportError to a CUDA error.
+    `mamba_ssm` is taken on CUDA where it can be imported and its kernel runs: it is compiled for
+    one version of torch and some GPUs, and tells others in any way from ImportError to CUDA's own.
     """
-    if device.type == "cuda":
-        try:
-            from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    if device.type != "cuda":
+        return blocked_scan, ()
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-            scan = kernel_scan(selective_scan_fn)
-            scan(*(torch.zeros(shape, device=device) for shape in TRIAL))
-        except Exception:
-            return blocked_scan, ()
-        return scan, (LIBRARY,)
-    return blocked_scan, ()
+        scan = kernel_scan(selective_scan_fn)
+        _try(scan, device)
+    except Exception:
+        return blocked_scan, ()
+    return scan, (LIBRARY,)
 
 
-TRIAL = ((1, 1, 4, 8), (1, 1, 4, 8), (1, 8, 16), (1, 1, 4, 16), (1, 1, 4, 16))
-"""Shapes of u, dt, A, B and C for a trial of the kernel."""
+def _try(scan: Scan, device: torch.device) -> None:
+    """A scan of a few zeros; a kernel that cannot run raises."""
+    token, weight, state = (1, 1, 4, 8), (1, 8, 16), (1, 1, 4, 16)
+    shapes = (token, token, weight, state, state)
+    y = scan(*(torch.zeros(shape, device=device) for shape in shapes))
+    y.sum().item()  # it has come to its end
 
 
 def kernel_scan(selective_scan_fn: Callable[..., torch.Tensor]) -> Scan:
