@@ -16,8 +16,8 @@ Scan = Callable[
 ]
 """u, dt, A, B, C to y, see `blocked_scan`."""
 
-BLOCK = {"cpu": 2**18, "cuda": 2**25}
-"""Numbers in a block's buffer: a core's cache takes two of them; a GPU wants few launches."""
+BLOCK = {"cpu": 2**19, "cuda": 2**25}
+"""Numbers in a block's buffer: two of them fit the caches of a CPU; a GPU wants few launches."""
 
 LIBRARY = "mamba_ssm"
 """The distribution whose CUDA kernel does the same in one launch."""
@@ -36,7 +36,7 @@ def blocked_scan(
     block: its length and the rest of the batch change no bit.
     """
     groups, sequences, length, channels = u.shape
-    rates = A.transpose(1, 2)[:, None]  # [G, 1, S, D]: long rows of D are what vector units like
+    rates = A.transpose(1, 2)[:, None].contiguous()  # [G, 1, S, D]: vector units like long rows
     state = u.new_zeros(groups, sequences, A.shape[-1], channels)
     room = BLOCK.get(u.device.type, BLOCK["cpu"]) // max(state.numel(), 1)
     steps = min(max(room, 4), 64, max(length, 1))
