@@ -140,6 +140,20 @@ def test_a_name_without_a_tag_tells_which_it_stands_for() -> None:
     assert (dino.preprocessing().size, dino.preprocessing().resize) == (224, 224)
 
 
+@pytest.mark.parametrize("name", ["test_convnext", "test_efficientnet", "xcit_nano_12_p8_224"])
+def test_what_is_no_vit_runs_too(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()  # with its classifier, as checkpoints have it
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    encoder = loaded(f"timm:{name}", tmp_path / "weights.pth")
+    frames = random_frames(1, size=encoder.spec.preprocessing.size)
+    model.reset_classifier(0)
+    with torch.no_grad():
+        expected = model(Normalise(encoder.spec.preprocessing, frames=1)(frames))
+    torch.testing.assert_close(encoder.encode(frames)[:, 0], expected, rtol=0, atol=1e-5)
+    assert expected.shape == (1, encoder.spec.width)
+
+
 def test_a_folder_a_file_and_a_hub_id_are_the_same_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,7 @@ class ClipEncoder:
             self._model.to(memory_format=torch.channels_last)
         self._tokenizer = tokenizer
         from_hub = not isinstance(tokenizer, open_clip.SimpleTokenizer)
-        self.libraries = ("transformers",) if from_hub else ()
+        self.libraries: tuple[str, ...] = ("transformers",) if from_hub else ()
         self._normalise = Normalise(spec.preprocessing, frames=1).to(device)
 
     def prepare(self, frame: np.ndarray) -> np.ndarray:

@@ -194,7 +194,8 @@ def _tokenizer(name: str, text: dict[str, Any], beside: Path | None) -> Tokenize
             raise WeightsError(
                 f"the tokenizer of {name} needs transformers: pip install 'pcmci[hf]'"
             )
-        with downloading(f"the tokenizer of {name}", "use a model with open_clip's own tokenizer"):
+        instead = f"give {FOLDER}DIR with what the hub holds, or a model with open_clip's tokenizer"
+        with downloading(f"the tokenizer of {name}", instead):
             return open_clip.get_tokenizer(name)
     options = dict(text.get("tokenizer_kwargs", {}))
     if beside and "bpe_path" in options:

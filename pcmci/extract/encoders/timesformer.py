@@ -115,7 +115,7 @@ class TimeSformerEncoder:
     Its tokens are one vector a frame: the mean over the frame's patches after the final norm.
     """
 
-    libraries = ()
+    libraries: tuple[str, ...] = ()
 
     def __init__(
         self, model: TimeSformer, spec: EncoderSpec, device: torch.device, precision: str

@@ -54,19 +54,23 @@ class TimmSource:
     own: str = ""
     size: int | None = None
 
+    @property
+    def crop_mode(self) -> str:
+        """How to resize, in timm's words."""
+        return str(self.pretrained.get("crop_mode", "center"))
+
     def preprocessing(self) -> Preprocessing:
         """As timm's evaluation transform. Raises WeightsError for a way not supported."""
         channels, height, width = self.pretrained["input_size"]
         interpolation = self.pretrained["interpolation"]
-        mode = self.pretrained.get("crop_mode", "center")
         if channels != 3 or height != width:
             raise WeightsError(
                 f"{self.name} takes images of {channels} x {height} x {width}: only square ones of "
                 "3 channels are supported"
             )
-        if mode not in RESIZE_MODES or interpolation not in RESAMPLING:
+        if self.crop_mode not in RESIZE_MODES or interpolation not in RESAMPLING:
             raise WeightsError(
-                f"{self.name} resizes by {mode!r}, {interpolation!r}: only "
+                f"{self.name} resizes by {self.crop_mode!r}, {interpolation!r}: only "
                 f"{' and '.join(RESIZE_MODES)}, {' and '.join(RESAMPLING)} are supported"
             )
         size = self.size or height
@@ -76,7 +80,7 @@ class TimmSource:
             interpolation=interpolation,
             mean=tuple(self.pretrained["mean"]),
             std=tuple(self.pretrained["std"]),
-            resize_mode=RESIZE_MODES[mode],
+            resize_mode=RESIZE_MODES[self.crop_mode],
         )
 
     def require_same(self, config: Path, weights: str) -> None:
@@ -84,6 +88,7 @@ class TimmSource:
         beside = configured(weights, config)
         pairs = {"architecture": (beside.architecture, self.architecture)}
         pairs |= {key: (beside.pretrained[key], self.pretrained[key]) for key in NEEDED}
+        pairs["crop_mode"] = (beside.crop_mode, self.crop_mode)
         for key, (has, needs) in pairs.items():
             if _comparable(has) != _comparable(needs):
                 raise WeightsError(f"{weights} has {key} {has}, {self.name} needs {needs}")

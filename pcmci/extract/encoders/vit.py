@@ -46,7 +46,7 @@ class VitEncoder:
 
     clip_frames = 1
     clip_tokens = 1
-    libraries = ()
+    libraries: tuple[str, ...] = ()
 
     def __init__(
         self, model: nn.Module, spec: EncoderSpec, device: torch.device, precision: str
@@ -113,7 +113,8 @@ def _build(source: TimmSource, size: int | None, seed: int) -> Any:
         except Exception as error:  # whatever a config can get wrong
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise WeightsError(f"{source.name} cannot be built: {reason[0]}") from error
-    patch = max(getattr(getattr(model, "patch_embed", None), "patch_size", (1,)))
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", 1)  # a number, or two
+    patch = patch if isinstance(patch, int) else max(patch)
     if size and size % patch:
         raise WeightsError(
             f"{source.name}: {size} pixels are no multiple of its patches of {patch}"
