@@ -48,16 +48,14 @@ def test_every_family_has_a_loader_and_every_size_and_card_a_family() -> None:
         assert callable(import_module(module).load)
     for family, size in DEFAULT_SIZES.items():
         assert full_name(family) == size
-        kinds = [card.kind for card in CARDS if card.name == size]
-        assert kinds == ["video" if family in VIDEO_FAMILIES else "vlm"], size
+        kinds = {card.kind for card in CARDS if card.name == size}
+        assert kinds == {"video" if family in VIDEO_FAMILIES else "vlm"}, size
     for card in CARDS:
         assert card.kind in ("vlm", "video")
         assert (vlm_module if card.kind == "vlm" else video_module)(card.name)
         assert full_name(card.name) == card.name
         assert default_weights(card.kind, card.name, "random:0") == "random:0"
-    assert len({(card.kind, card.name) for card in CARDS if card.fetched}) == sum(
-        card.fetched for card in CARDS
-    )
+    assert len({(card.kind, card.name, card.weights) for card in CARDS}) == len(CARDS)
 
 
 def test_what_a_card_says_of_timms_weights_timm_says_too() -> None:
@@ -107,7 +105,8 @@ def test_the_command_has_a_line_a_model(pcmci: Any) -> None:
     lines = pcmci("encoders").out.splitlines()
     for card in CARDS:
         cells = [line for line in lines if f" {card.name} " in line]
-        assert any(card.weights in line and card.licence in line for line in cells), card.name
+        begin = card.weights[:40]  # a long one is folded
+        assert any(begin in line and card.licence in line for line in cells), card.name
     found = pcmci("encoders", "--json").json
     assert [one["name"] for one in found["encoders"]] == [card.name for card in CARDS]
     assert found["default_sizes"] == DEFAULT_SIZES

@@ -50,8 +50,9 @@ def load_video_encoder(
     name: a model of `pcmci encoders` (`timesformer-base`), a family (`timesformer`) for its default
         size, the path of a JSON config, or `kitchen`, which comes with the package.
     weights: a checkpoint of the authors, a Hugging Face folder or hub id
-        (`facebook/timesformer-base-finetuned-k400`), a `.safetensors` file, `random:SEED`, `own`
-        for what a model brings along, or `auto` for what its card names.
+        (`facebook/timesformer-base-finetuned-k400`), one file of a hub id (`hf-hub:ORG/REPO/FILE`),
+        a `.safetensors` file, `random:SEED`, `own` for what a model brings along, or `auto` for
+        what its card names.
     frames: L, frames a view: a multiple of the model's native length.
 
     Raises WeightsError for a name or a checkpoint that cannot be used, UsageError for a number of

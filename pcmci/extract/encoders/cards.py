@@ -3,6 +3,7 @@ what they have seen. Torch-free."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -44,6 +45,9 @@ TEXTS, WEBLI = "images with texts (WIT)", "images with texts (WebLI)"
 IN21K = "ImageNet-1k, ImageNet-21k"
 APACHE, NC = "Apache-2.0", "CC-BY-NC-4.0"
 DINOV2 = "timm/vit_base_patch14_reg4_dinov2.lvd142m"
+MAMBA, F16 = "hf-hub:OpenGVLab/VideoMamba/videomamba_", "f16_res224.pth"
+K400 = "Kinetics-400, ImageNet"
+MASKED = "Kinetics-400, features of CLIP ViT-B-16"
 
 CARDS: tuple[Card, ...] = (
     # kind, name, weights, licence, parameters, GFLOP a frame, frames a clip, trained on
@@ -56,14 +60,14 @@ CARDS: tuple[Card, ...] = (
         "images with texts, videos with synthetic captions",
     ),
     Card("vlm", SHIPPED, OWN, "MIT", 1_518_361, 0.1, 1, "captioned frames of the kitchen world"),
-    Card("video", *DEFAULT_VIDEO_ENCODER, NC, 121_258_752, 46.3, 8, "Kinetics-400, ImageNet"),
+    Card("video", *DEFAULT_VIDEO_ENCODER, NC, 121_258_752, 46.3, 8, K400),
     Card(
         "video", "timesformer-hr", "facebook/timesformer-hr-finetuned-k400", NC, 121_716_480,
-        201.8, 16, "Kinetics-400, ImageNet",
+        201.8, 16, K400,
     ),
     Card(
         "video", "timesformer-long", "TimeSformer_divST_96x4_224_K400.pyth", NC, 121_326_336,
-        46.9, 96, "Kinetics-400, ImageNet", fetched=False,
+        46.9, 96, K400, fetched=False,
     ),
     Card("video", SHIPPED, OWN, "MIT", 535_008, 0.1, 8, "atomic actions of the kitchen world"),
     Card(
@@ -88,8 +92,24 @@ CARDS: tuple[Card, ...] = (
         "video", "dinov3-base", "timm/vit_base_patch16_dinov3.lvd1689m", "DINOv3", 85_641_216,
         47.1, 1, "images (LVD-1689M)",
     ),
+    Card("video", "videomamba-ti", f"{MAMBA}t16_k400_{F16}", APACHE, 6_958_080, 2.9, 16, K400),
+    Card("video", "videomamba-s", f"{MAMBA}s16_k400_{F16}", APACHE, 25_417_728, 10.3, 16, K400),
+    Card("video", "videomamba-m", f"{MAMBA}m16_k400_{F16}", APACHE, 73_649_664, 29.5, 16, K400),
+    Card(
+        "video", "videomamba-m", f"{MAMBA}m16_k400_mask_ft_f16_res224.pth", APACHE, 73_649_664,
+        29.5, 16, MASKED,
+    ),
+    Card(
+        "video", "videomamba-m", f"{MAMBA}m16_breakfast_mask_ft_f32_res224.pth", APACHE,
+        73_658_880, 29.5, 32, f"Breakfast, {MASKED}", ("breakfast",),
+    ),
+    Card(
+        "video", "videomamba-m", f"{MAMBA}m16_coin_mask_ft_f32_res224.pth", APACHE, 73_658_880,
+        29.5, 32, f"COIN, {MASKED}", ("coin",),
+    ),
 )  # fmt: skip
-"""The models that are known by name; any other of open_clip and timm runs too."""
+"""The models that are known by name; any other of open_clip and timm runs too. Of several cards of
+one name the first is meant where no weights are named."""
 
 
 def card_of(kind: str, name: str) -> Card | None:
@@ -117,9 +137,16 @@ def default_weights(kind: str, name: str, weights: str) -> str:
     return card.weights
 
 
+LABELLED = re.compile(r"videomamba_[tsm]16_(breakfast|coin)_")
+"""How the names of files begin whose authors trained them on a benchmark's labels; the cards name
+some of them."""
+
+
 def labels_seen(weights: str) -> tuple[str, ...]:
     """Data sets whose own labels a checkpoint was trained on, as its file's name tells."""
     name = PurePath(weights).name
+    if known := LABELLED.match(name):
+        return (known[1],)
     return next(
         (
             card.labels_seen

@@ -13,6 +13,9 @@ from pcmci.extract.encoders.weights import SUFFIXES, downloading
 
 HUB_ID = r"[\w.-]+/[\w.-]+"
 
+HUB_FILE = rf"hf-hub:({HUB_ID})/(.+)"
+"""One file of a repository that holds many models."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -41,6 +44,9 @@ def find_checkpoint(
             f"which weights of {name}? a checkpoint ({', '.join(SUFFIXES)}), a Hugging Face folder "
             f"or hub id ({example}), or random:0"
         )
+    one = re.fullmatch(HUB_FILE, weights)
+    if one:
+        return Checkpoint(file_on_hub(one[1], one[2]), None)
     path = own if own and weights == OWN else Path(weights)
     if path.is_dir():
         return in_folder(path)
@@ -80,6 +86,16 @@ def on_hub(repository: str) -> Checkpoint:
         except EntryNotFoundError:
             file = hf_hub_download(repository, "pytorch_model.bin")
     return Checkpoint(Path(file), Path(config))
+
+
+def file_on_hub(repository: str, file: str) -> Path:
+    """A file of a hub id alone, likewise."""
+    from huggingface_hub import hf_hub_download
+
+    with downloading(
+        f"{file} of {repository!r}", "fetch it by hand and give its path, or random:0"
+    ):
+        return Path(hf_hub_download(repository, file))
 
 
 def config_on_hub(repository: str) -> Path:
