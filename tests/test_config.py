@@ -119,6 +119,8 @@ BAD = [
     *[("feedforward", value) for value in (0, "1024")],
     *[("dropout", value) for value in (-0.1, 1.0, 1, NAN)],
     ("self_attention", 1),
+    *[("positions", value) for value in ("Sinusoidal", True)],
+    *[(name, value) for name in ("centre", "swap") for value in (-0.1, 1.5, NAN, "half")],
     *[("scale", value) for value in (0.0, -1.0, NAN)],
     *[("hidden", value) for value in (0, 1.5, "512")],
     *[("epochs", value) for value in (0, -1, 1.5, "10", True)],
@@ -204,7 +206,7 @@ def test_a_setting_reaches_its_field_and_no_other(name: str) -> None:
         "mixing": "feature", "tokens": "both", "optimiser": "adam", "norm": False,
         "self_attention": True, "transport_refine": "plan", "transport_source": "frozen",
         "transport_gradient": "autodiff", "validation": 0.25, "seed": 3,
-        "linear_dropout": 0.5,
+        "linear_dropout": 0.5, "positions": "learned", "centre": 0.5, "swap": 0.5,
     }  # fmt: skip
     value = others.get(name, entry.default / 2 if isinstance(entry.default, float) else None)
     value = 2 * entry.default if value is None else value

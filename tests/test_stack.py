@@ -67,6 +67,21 @@ def test_stacked_runs_are_what_they_are_alone(store, tmp_path, order):
     assert not np.allclose(second[present], third[present], atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("order", "settings"),
+    [
+        ((), {"positions": "sinusoidal", "centre": 0.5}),
+        (("ici", "ich"), {"positions": "learned", "swap": 0.5}),
+    ],
+    ids=lambda part: order_name(part) if isinstance(part, tuple) else "+".join(part),
+)
+def test_what_came_later_can_be_stacked(store, tmp_path, order, settings):
+    recipes = [recipe(order, seed=s, **settings) for s in range(2)]
+    together = make_runs(store, recipes, tmp_path / "together", CPU)
+    (alone,) = make_runs(store, [recipes[1]], tmp_path / "alone", CPU)
+    assert_alike(together[1], alone, rtol=1e-3, atol=1e-4)
+
+
 def test_lambda_may_differ_where_the_plan_is_learned(store, tmp_path):
     order = ("ici", "ich")
     recipes = [recipe(order, transport_lambda=lam) for lam in (0.2, 5.0)]
@@ -142,7 +157,7 @@ def test_the_models_of_a_stack_are_parts_of_it(store):
     for s, model in enumerate(models):
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(parameter, before[s][name], rtol=0, atol=0)
-    out = stack.logits(vlm, video, weights, None)
+    out = stack.opinions(vlm, video, weights, {})
     for s, model in enumerate(models):
         torch.testing.assert_close(out[s], model(vlm[s], video[s], weights[s]))
     losses = out.square().mean((1, 2))
@@ -155,7 +170,7 @@ def test_the_models_of_a_stack_are_parts_of_it(store):
             torch.testing.assert_close(stacked[name], parameter.grad, rtol=1e-4, atol=1e-6)
     with torch.no_grad():
         models[1].decoder.bias += 1
-    changed = stack.logits(vlm, video, weights, None)
+    changed = stack.opinions(vlm, video, weights, {})
     torch.testing.assert_close(changed[1], out[1] + 1)
     torch.testing.assert_close(changed[0], out[0], rtol=0, atol=0)
 
@@ -180,7 +195,7 @@ def test_in_bf16_a_stack_is_as_near_to_fp32_as_a_run_alone(store, order):
         exact = alone()
         with autocast(CPU, "bf16"):
             rounded = alone()
-            stacked = Stack(models, CPU).logits(vlm, video, weights, None).float()
+            stacked = Stack(models, CPU).opinions(vlm, video, weights, {}).float()
     error, other = ((x - exact).square().mean().sqrt() for x in (rounded, stacked))
     assert other <= 1.5 * error
 

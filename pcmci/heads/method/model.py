@@ -14,7 +14,9 @@ from pcmci.heads.method.decoder import Decoder
 from pcmci.heads.method.ich import ICH
 from pcmci.heads.method.ici import ICI
 from pcmci.heads.method.ivc import IVC
-from pcmci.heads.method.streams import Streams
+from pcmci.heads.method.positions import Positions
+from pcmci.heads.method.streams import Streams, centred
+from pcmci.heads.method.swap import draw_swap, swap
 from pcmci.heads.method.transport import MARGINAL_ERROR, alignment
 
 StageMaker = Callable[[int, int, ModelConfig], nn.Module]
@@ -48,6 +50,7 @@ class PCMCI(Head):
             nn.init.eye_(project.weight)
             nn.init.zeros_(project.bias)
             self.frames_in = nn.Sequential(project, norm(width))
+        self.positions = Positions(config.positions, width)
         self.stages = nn.ModuleDict(
             {name: STAGE_MAKERS[name](width, n_labels, config) for name in config.order}
         )
@@ -64,6 +67,17 @@ class PCMCI(Head):
         """Whether `forward` uses S~ of the frozen embeddings (it is computed if not given)."""
         return self.config.frozen_transport is not None
 
+    @property
+    def learns_alignment(self) -> bool:
+        """Whether S~ is of a text that a stage before ich has rewritten."""
+        return "ich" in self.config.order and not self.wants_weights
+
+    @property
+    def changes_frames(self) -> bool:
+        """Whether what the stages see of a frame is not the frame alone."""
+        config = self.config
+        return config.positions != "none" or config.centre > 0 or config.swap > 0
+
     def forward(
         self,
         vlm: Tensor,
@@ -74,12 +88,19 @@ class PCMCI(Head):
         """Logits [B, N]. See `Head.forward`."""
         if self.wants_weights and weights is None:
             weights, _ = alignment(self.text[None], vlm, self.config.transport, exact=True)
-        tokens = self.video_in(video)
+        seen_vlm, seen_video = swap(vlm, video, draws)
+        tokens = self.positions(self.video_in(centred(seen_video, self.config.centre)))
+        frames = aligned = None
+        if self.frames_in is not None:
+            frames = self.positions(self.frames_in(centred(seen_vlm, self.config.centre)))
+            if self.learns_alignment and self.changes_frames:
+                aligned = self.frames_in(vlm)
         streams = Streams(
             text=self.text_in(self.text)[None],
             video=tokens,
-            frames=self.frames_in(vlm) if self.frames_in is not None else None,
+            frames=frames,
             weights=weights,
+            aligned=aligned,
         )
         for stage in self.stages.values():
             streams = stage(streams)
@@ -92,7 +113,8 @@ class PCMCI(Head):
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         mask = self.decoder.draw_dropout(batch, generator)
-        return {} if mask is None else {"dropout": mask}
+        drawn = {} if mask is None else {"dropout": mask}
+        return drawn | draw_swap(batch, self.config.swap, generator)
 
     def facts(self) -> dict[str, Any]:
         """Where transport is learned, the worst marginal error of any plan in training."""
