@@ -162,6 +162,8 @@ def matters(name: str, order: tuple[str, ...], head: str = DEFAULT) -> bool:
     owning = owners(name)
     if owning and head not in owning:
         return False
+    if head != DEFAULT:  # whatever stages it has, no order says so
+        return True
     for beginning, stages in MATTERS_WITH.items():
         if name.startswith(beginning):
             return any(stage in order for stage in stages)

@@ -28,6 +28,15 @@ STAGE_MAKERS: dict[str, StageMaker] = {
 }
 
 
+def vlm_in(width: int) -> nn.Linear:
+    """A projection of the VLM's frames that begins as the identity: the VLM gives texts and frames
+    aligned, and to undo that is no way to begin."""
+    project = nn.Linear(width, width)
+    nn.init.eye_(project.weight)
+    nn.init.zeros_(project.bias)
+    return project
+
+
 class PCMCI(Head):
     """Frozen embeddings of a batch of videos to one logit a label.
 
@@ -45,11 +54,7 @@ class PCMCI(Head):
         self.video_in = nn.Sequential(nn.Linear(video_width, width), norm(width))
         self.frames_in = None
         if self.uses_frames:
-            project = nn.Linear(width, width)
-            # The VLM gives texts and frames aligned: the projection must not begin by undoing it.
-            nn.init.eye_(project.weight)
-            nn.init.zeros_(project.bias)
-            self.frames_in = nn.Sequential(project, norm(width))
+            self.frames_in = nn.Sequential(vlm_in(width), norm(width))
         self.positions = Positions(config.positions, width)
         self.stages = nn.ModuleDict(
             {name: STAGE_MAKERS[name](width, n_labels, config) for name in config.order}
