@@ -194,7 +194,6 @@ class Experts(Head):
 
     def answer(self, opinions: Tensor) -> Tensor:
         """The product of the experts, or what `combine` says. opinions: [B, E, N]."""
-        opinions = opinions.float()
         one_label = self.labels == "activity"
         if self.config.combine == "mean":
             return mean(opinions, one_label=one_label)
