@@ -120,7 +120,10 @@ BAD = [
     *[("dropout", value) for value in (-0.1, 1.0, 1, NAN)],
     ("self_attention", 1),
     *[("positions", value) for value in ("Sinusoidal", True)],
-    *[(name, value) for name in ("centre", "swap") for value in (-0.1, 1.5, NAN, "half")],
+    ("front_door", "back"),
+    *[("front_door_videos", value) for value in (-1, 2.5)],
+    ("order_bias", 1),
+    *[(name, value) for name in ("centre", "swap", "gamma") for value in (-0.1, 1.5, NAN, "half")],
     *[("experts_of", value) for value in ("", "q", "v,v", "ich+v", None, 3)],
     ("experts", "together"),
     ("combine", "vote"),
@@ -213,7 +216,7 @@ def test_a_setting_reaches_its_field_and_no_other(name: str) -> None:
         "experts": "apart", "experts_of": "v", "combine": "mean", "experts_positions": "none",
         "experts_mixing": "feature", "experts_norm": False, "experts_self_attention": True,
         "experts_swap": 0.5, "linear_dropout": 0.5, "positions": "learned",
-        "centre": 0.5, "swap": 0.5,
+        "centre": 0.5, "swap": 0.5, "front_door": "cross", "order_bias": True,
     }  # fmt: skip
     value = others.get(name, entry.default / 2 if isinstance(entry.default, float) else None)
     value = 2 * entry.default if value is None else value
@@ -247,7 +250,7 @@ def test_the_parts_of_a_name_may_be_joined_three_ways(name: str) -> None:
         ("epoch", "did you mean 'epochs'"),
         ("transport.lam", "did you mean 'transport_lambda'"),
         ("xyz", "known: relations, mixing"),
-        ("order", "known: "),
+        ("order", "did you mean 'order_bias'"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_a_hint(name: str, hint: str) -> None:

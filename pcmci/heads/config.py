@@ -72,8 +72,8 @@ class TransportConfig:
     refine: str = option(
         "product",
         "f(S, P*): the product S P*, the plan alone, the similarity alone (no transport), "
-        "or uniform weights (the control).",
-        choices=("product", "plan", "similarity", "uniform"),
+        "uniform weights (the control), or the product less a share of them (contrast).",
+        choices=("product", "plan", "similarity", "uniform", "contrast"),
     )
     source: str = option(
         "stream",
@@ -88,10 +88,16 @@ class TransportConfig:
     )
     tolerance: float = option(1e-7, "Relative marginal error at which a plan counts as solved.")
     max_iterations: int = option(2000, "Sinkhorn iterations at most.")
+    gamma: float = option(
+        1.0,
+        "Of contrast, S~ - gamma/L: what stands in every frame passes with the gain 1 - gamma.",
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         check_kinds(self)
         check_positive(self, "temperature", "lam", "tolerance", "max_iterations")
+        check_share(self, "gamma", whole=True)
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,24 @@ class ModelConfig(HeadConfig):
         "V and V^P each by a draw of its own; S is asked of the frames as they are.",
         later=True,
     )
+    front_door: str = option(
+        "own",
+        "V' of ivc from this video's tokens with the text as mediator; or by the formula (cross): "
+        "a mediator a video, and V' from the tokens of other videos.",
+        choices=("own", "cross"),
+        later=True,
+    )
+    front_door_videos: int = option(
+        8,
+        "K, the other videos of cross: of the batch in training, kept with the run afterwards; 0 "
+        "for the mediator alone (the control).",
+        later=True,
+    )
+    order_bias: bool = option(
+        False,
+        "The order of labels in the video, as the VLM sees it, is a bias of ici's relations.",
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         check_order(self.order)
@@ -144,6 +168,8 @@ class ModelConfig(HeadConfig):
         check_positive(self, "relations", "decoder_heads", "feedforward")
         check_share(self, "dropout")
         check_share(self, "centre", "swap", whole=True)
+        if self.front_door_videos < 0:
+            raise UsageError(f"front-door-videos {self.front_door_videos} must be 0 or more")
 
     @classmethod
     def from_record(cls, raw: dict[str, Any]) -> Self:

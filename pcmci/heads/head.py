@@ -47,6 +47,9 @@ class Head(nn.Module):
     settles: bool = False
     """Whether something is to be chosen on validation videos before it is asked, see `settle`."""
 
+    keeps: int = 0
+    """How many training videos it keeps with it, to look at when it is asked, see `keep`."""
+
     text: Tensor
 
     def __init__(self, text: Tensor) -> None:
@@ -84,6 +87,9 @@ class Head(nn.Module):
     def said(self, opinions: Tensor) -> Tensor:
         """The logits of each of its voices [B, E, N], of a head that has such."""
         return opinions
+
+    def keep(self, vlm: Tensor, video: Tensor) -> None:
+        """Keep `keeps` training videos, before it is trained. vlm, video: as in `forward`."""
 
     def settle(self, said: Tensor, target: Tensor) -> None:
         """Choose, on validation videos, what `settles` announces. said: [m, E, N] on the CPU.

@@ -41,6 +41,8 @@ MATTERS_WITH = {
     "transport": ("ich",),
     "mixing": ("ich", "ici", "ivc"),
     "mixer_noise": ("ich", "ici", "ivc"),
+    "front_door": ("ivc",),
+    "order_bias": ("ici",),
 }
 """Settings, by the beginning of their name, that change nothing without one of these stages."""
 

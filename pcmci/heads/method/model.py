@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from pcmci.heads.config import ModelConfig, ich_is_frozen
-from pcmci.heads.head import Draws, Head
+from pcmci.heads.head import Draws, Head, loss_function
 from pcmci.heads.method.decoder import Decoder
 from pcmci.heads.method.ich import ICH
 from pcmci.heads.method.ici import ICI
 from pcmci.heads.method.ivc import IVC
+from pcmci.heads.method.mediator import MEDIATOR, Mediator
 from pcmci.heads.method.positions import Positions
-from pcmci.heads.method.streams import Streams, centred
-from pcmci.heads.method.swap import draw_swap, swap
+from pcmci.heads.method.precedence import frozen_precedence
+from pcmci.heads.method.streams import Others, Streams, centred
+from pcmci.heads.method.swap import draw_others, draw_swap, swap
 from pcmci.heads.method.transport import MARGINAL_ERROR, alignment
 
 StageMaker = Callable[[int, int, ModelConfig], nn.Module]
@@ -60,6 +62,13 @@ class PCMCI(Head):
             {name: STAGE_MAKERS[name](width, n_labels, config) for name in config.order}
         )
         self.decoder = Decoder(width, n_labels, config)
+        self.mediator = None
+        if config.front_door == "cross" and "ivc" in config.order:
+            self.mediator = Mediator(width, n_labels)
+            self.voices = (MEDIATOR,)
+            self.keeps = config.front_door_videos
+            if self.keeps:
+                self.register_buffer("bank", torch.zeros(0))
 
     @property
     def uses_frames(self) -> bool:
@@ -91,6 +100,12 @@ class PCMCI(Head):
         draws: Draws | None = None,
     ) -> Tensor:
         """Logits [B, N]. See `Head.forward`."""
+        return self.answer(self.opinions(vlm, video, weights, draws))
+
+    def opinions(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
+    ) -> Tensor:
+        """Logits [B, N]; with a mediator [B, 2, N], the answer's and what that says by itself."""
         if self.wants_weights and weights is None:
             weights, _ = alignment(self.text[None], vlm, self.config.transport, exact=True)
         seen_vlm, seen_video = swap(vlm, video, draws)
@@ -100,12 +115,18 @@ class PCMCI(Head):
             frames = self.positions(self.frames_in(centred(seen_vlm, self.config.centre)))
             if self.learns_alignment and self.changes_frames:
                 aligned = self.frames_in(vlm)
+        mediator, alone = None, tokens.new_empty(0)
+        if self.mediator is not None:
+            mediator, alone = self.mediator(tokens, one_label=self.labels == "activity")
         streams = Streams(
             text=self.text_in(self.text)[None],
             video=tokens,
             frames=frames,
             weights=weights,
             aligned=aligned,
+            mediator=mediator,
+            others=self._others(tokens, draws),
+            precedence=self._precedence(vlm),
         )
         for stage in self.stages.values():
             streams = stage(streams)
@@ -114,12 +135,55 @@ class PCMCI(Head):
             other = tokens if "ivc" in self.config.order else streams.frames
             assert other is not None  # `uses_frames` says so
             attended = torch.cat([attended, other], dim=1)
-        return self.decoder(streams.text, attended, (draws or {}).get("dropout"))
+        logits: Tensor = self.decoder(streams.text, attended, (draws or {}).get("dropout"))
+        return logits if mediator is None else torch.stack([logits, alone], dim=1)
+
+    def loss(self, opinions: Tensor, target: Tensor) -> Tensor:
+        """With a mediator, the sum of the answer's and of its own."""
+        if self.mediator is None:
+            return loss_function(opinions, target)
+        logits, alone = opinions.unbind(1)
+        return loss_function(logits, target) + loss_function(alone, target)
+
+    def answer(self, opinions: Tensor) -> Tensor:
+        return opinions if self.mediator is None else opinions[:, 0]
+
+    def said(self, opinions: Tensor) -> Tensor:
+        """What the mediator says by itself: its fidelity is how good that is."""
+        return opinions[:, 1:]
+
+    def _others(self, tokens: Tensor, draws: Draws | None) -> Others | None:
+        """The videos that V' is of: those drawn from the batch in training, else those kept.
+        tokens: [B, Lv, D] of the batch."""
+        if not self.keeps:
+            return None
+        if draws:
+            return Others(tokens, draws["others"])
+        kept = self.positions(self.video_in(centred(self.bank, self.config.centre)))
+        which = torch.arange(len(kept), device=kept.device)
+        return Others(kept, which.expand(len(tokens), -1))
+
+    def _precedence(self, vlm: Tensor) -> Tensor | None:
+        if not (self.config.order_bias and "ici" in self.config.order):
+            return None
+        return frozen_precedence(self.text, vlm, self.config.transport.temperature)
+
+    def keep(self, vlm: Tensor, video: Tensor) -> None:
+        self.bank = video.clone()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        kept = state_dict.get(f"{prefix}bank")
+        if self.keeps and kept is not None and kept.shape != self.bank.shape:
+            self.bank = torch.empty_like(kept, device=self.bank.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         mask = self.decoder.draw_dropout(batch, generator)
         drawn = {} if mask is None else {"dropout": mask}
-        return drawn | draw_swap(batch, self.config.swap, generator)
+        drawn |= draw_swap(batch, self.config.swap, generator)
+        if self.keeps:
+            drawn["others"] = draw_others(batch, self.keeps, generator)
+        return drawn
 
     def facts(self) -> dict[str, Any]:
         """Where transport is learned, the worst marginal error of any plan in training."""

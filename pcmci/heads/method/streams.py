@@ -10,6 +10,15 @@ from pcmci.heads.config import VIEWS
 
 
 @dataclass(frozen=True)
+class Others:
+    """Other videos, for each of a batch. tokens: [P, Lv, D] of some videos, projected. which:
+    [B, K] of these."""
+
+    tokens: Tensor
+    which: Tensor
+
+
+@dataclass(frozen=True)
 class Streams:
     """The text and the video as they stand, and the frozen view of the VLM.
 
@@ -19,6 +28,8 @@ class Streams:
     weights: [B, N, L] S~ of the frozen embeddings, or None where no stage wants it.
     aligned: [B, L, D] the frames that S is asked of, where they are not `frames` themselves: those
     may be centred, swapped or in their places, and what is said of a frame is no matter of that.
+    mediator: M [B, N, D] of ivc, where it is not the text. others: the videos that its V' is of.
+    precedence: [B, N, N] the order of the labels in the video, for an ici that looks at it.
     """
 
     text: Tensor
@@ -26,6 +37,9 @@ class Streams:
     frames: Tensor | None
     weights: Tensor | None
     aligned: Tensor | None = None
+    mediator: Tensor | None = None
+    others: Others | None = None
+    precedence: Tensor | None = None
 
 
 def centred(tokens: Tensor, share: float = 1.0) -> Tensor:

@@ -16,6 +16,20 @@ ENCODERS = ("vlm", "video")
 """Each is swapped or not by a draw of its own."""
 
 
+def draw_others(batch: int, count: int, generator: torch.Generator) -> Tensor:
+    """[B, count] for each video others of its batch, each as often; itself where it is alone."""
+    drawn = torch.randint(
+        max(1, batch - 1), (count, batch), generator=generator, device=generator.device
+    )
+    return _other(drawn).mT
+
+
+def _other(drawn: Tensor) -> Tensor:
+    """Drawn from 0 to B - 2, [..., B], to places in the batch that are not one's own."""
+    batch = drawn.shape[-1]
+    return (torch.arange(batch, device=drawn.device) + min(1, batch - 1) + drawn) % batch
+
+
 def draw_swap(batch: int, share: float, generator: torch.Generator) -> dict[str, Tensor]:
     """Who gives a mean to whom, and whether: `swap partner` [2, B] int64, another video of the
     batch, each as often (itself where it is alone), and `swap` [2, B] of 0 and 1, 1 with the
@@ -23,8 +37,7 @@ def draw_swap(batch: int, share: float, generator: torch.Generator) -> dict[str,
     if share == 0:
         return {}
     shape, device = (len(ENCODERS), batch), generator.device
-    others = torch.randint(max(1, batch - 1), shape, generator=generator, device=device)
-    partner = (torch.arange(batch, device=device) + min(1, batch - 1) + others) % batch
+    partner = _other(torch.randint(max(1, batch - 1), shape, generator=generator, device=device))
     chosen = torch.rand(shape, generator=generator, device=device) < share
     return {"swap partner": partner, "swap": chosen.to(torch.float32)}
 

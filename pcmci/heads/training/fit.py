@@ -19,7 +19,7 @@ from pcmci.heads.settings import HeadConfig
 from pcmci.heads.training.features import Features, batches_of_runs
 from pcmci.heads.training.stack import Stack
 
-INITIALISATION, ORDER, DROPOUT = range(3)
+INITIALISATION, ORDER, DROPOUT, KEPT = range(4)
 """The random streams of a run. They are apart, so that two orders of stages see the videos in the
 same order, whatever numbers their weights took."""
 

@@ -24,13 +24,16 @@ from pcmci.cache.store import Store
 from pcmci.errors import PcmciError, UsageError
 from pcmci.heads.catalogue import HEADS
 from pcmci.heads.head import Head
+from pcmci.heads.method.mediator import MEDIATOR
 from pcmci.heads.method.transport import MARGINAL_ERROR
 from pcmci.heads.scoring.disagreement import disagreement, voices_report
 from pcmci.heads.scoring.metrics import coprediction
 from pcmci.heads.scoring.predictions import LabelPredictions, Predictions
+from pcmci.heads.scoring.purity import purity
 from pcmci.heads.scoring.scores import HEADLINE, score, score_split, sigmoid, softmax
 from pcmci.heads.training.features import Features, open_features
 from pcmci.heads.training.fit import (
+    KEPT,
     DivergedError,
     Heard,
     History,
@@ -151,6 +154,9 @@ class Learner:
         task = self._task(labels, len(runs))
         recipes = [self.recipes[run] for run in runs]
         models = [self._build(recipe, labels) for recipe in recipes]
+        for recipe, model in zip(recipes, models, strict=True):
+            if model.keeps:
+                self._let_keep(task, model, recipe.train.seed)
         if any(model.settles for model in models) and not len(self._validation(task)):
             raise UsageError(
                 f"{recipes[0].head} chooses on validation videos, and there are none with features "
@@ -203,6 +209,19 @@ class Learner:
     def _build(self, recipe: Recipe, labels: str) -> Head:
         text, width = self.store.text(labels), self.store.spec.video.width
         return build_model(recipe.model, text, width, recipe.train.seed, labels)
+
+    def _let_keep(self, task: _Task, model: Head, seed: int) -> None:
+        """Training videos, drawn by the run's seed, for a head that keeps some. Raises PcmciError
+        where there are not as many."""
+        if len(task.train) < model.keeps:
+            raise PcmciError(
+                f"{model.keeps} training videos are to be kept, and {task.labels} has "
+                f"{len(task.train)}"
+            )
+        rng = np.random.default_rng([seed, KEPT])
+        rows = np.sort(rng.choice(task.train, model.keeps, replace=False))
+        batch = next(iter(task.features.batches(rows, model.keeps)))
+        model.keep(batch.vlm, batch.video)
 
     def _fit(
         self,
@@ -263,10 +282,30 @@ class Learner:
         facts = self._facts(labels, model, task.features, history, len(task.train))
         if model.voices:
             facts["voices"] = voices_report(self._predictions({labels: part}), labels)
+        if MEDIATOR in model.voices:
+            facts["purity"] = self._purity(task, part)
         found.heads[labels] = task.facts | facts | model.facts()
         for name, tensor in model.state_dict().items():
             # a copy: in a stack these are parts of larger tensors
             found.tensors[f"{labels}.{name}"] = tensor.cpu().clone()
+
+    def _purity(self, task: _Task, part: LabelPredictions) -> dict[str, float | None]:
+        """split -> purity of the mediator."""
+        said = part.said[:, part.voices.index(MEDIATOR)]
+        one_label = task.labels == "activity"
+        names = np.arange(len(part.names))
+        labels = part.target[:, None] == names if one_label else part.target
+        persistent = np.zeros((len(self.scored), self.store.spec.video.width))
+        batches = task.features.batches(task.readable, self.config.batch_size)
+        means = [batch.video.mean(1).cpu().numpy() for batch in batches]
+        there = self.done[self.scored]
+        persistent[there] = np.concatenate(means)
+        splits, found = self.splits[self.scored], {}
+        for split in dict.fromkeys(splits.tolist()):
+            rows = there & (splits == split)
+            posterior = (softmax if one_label else sigmoid)(said[rows])
+            found[split] = purity(posterior, persistent[rows], labels[rows].astype(float))
+        return found
 
     def _labelled(self, labels: str) -> np.ndarray:
         """[n] bool: the videos that the label set says something about."""
