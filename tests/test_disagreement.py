@@ -62,8 +62,16 @@ def test_of_a_video_without_features_nothing_is_said(rng) -> None:
 
 
 def test_one_voice_has_nobody_to_disagree_with() -> None:
-    with pytest.raises(ValueError, match="1 voices on 4 outcomes"):
+    with pytest.raises(ValueError, match="1 voices have nobody to disagree with"):
         divergence(np.full((M, 1, N), 0.25))
+    for voices in (0, 1):
+        assert np.isnan(disagreement(np.zeros((M, voices, N)), one_label=True)).all()
+
+
+def test_about_a_single_label_there_is_nothing_to_disagree_about() -> None:
+    assert (
+        disagreement(np.random.default_rng(0).normal(size=(M, E, 1)), one_label=True) == 0
+    ).all()
 
 
 @pytest.mark.parametrize(("videos", "bins"), [(20, 10), (7, 3), (2, 10), (1, 1)])

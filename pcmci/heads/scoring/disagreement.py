@@ -29,17 +29,19 @@ def divergence(p: np.ndarray) -> np.ndarray:
     """D of the module's text. p: [..., E, K] distributions over K outcomes. Returns [...], NaN
     where one holds a NaN."""
     voices, outcomes = p.shape[-2:]
-    most = np.log(min(voices, outcomes))
-    if most == 0:
-        raise ValueError(f"{voices} voices on {outcomes} outcomes have nothing to disagree about")
+    if voices < 2:
+        raise ValueError(f"{voices} voices have nobody to disagree with")
     gap = _entropy(p.mean(-2)) - _entropy(p).mean(-1)
-    return np.clip(gap / most, 0, 1)  # rounding
+    return np.clip(gap / np.log(max(2, min(voices, outcomes))), 0, 1)  # rounding
 
 
 def disagreement(said: np.ndarray, *, one_label: bool) -> np.ndarray:
-    """[m] from 0 to 1. said: logits [m, E, N] of two voices or more; NaN for a video without."""
+    """[m] from 0 to 1. said: logits [m, E, N]. NaN for a video without, and for all where there are
+    no two voices."""
     there = np.isfinite(said).all((1, 2))
     found = np.full(len(said), np.nan)
+    if said.shape[1] < 2:
+        return found
     if one_label:
         found[there] = divergence(softmax(said[there]))
     else:

@@ -329,9 +329,7 @@ class Learner:
             q_train=self.q_train if labels == "steps" else np.zeros((0, 0)),
             voices=voices,
             said=heard.said,
-            disagreement=disagreement(heard.said, one_label=labels == "activity")
-            if len(voices) > 1
-            else np.full(len(self.scored), np.nan),
+            disagreement=disagreement(heard.said, one_label=labels == "activity"),
         )
 
     def _predictions(self, labels: dict[str, LabelPredictions]) -> Predictions:

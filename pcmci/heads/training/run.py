@@ -130,24 +130,19 @@ class Run:
         )
         answers = {}
         for labels, model in self.models(device).items():
-            one_label = labels == "activity"
-            chosen = softmax if one_label else sigmoid
             with torch.inference_mode():
                 heard = [
                     model.opinions(frames.float().to(device), tokens.float().to(device), None, None)
                     for frames, tokens in batches
                 ]
                 logits = torch.cat([model.answer(opinions) for opinions in heard]).cpu().numpy()
-                said = torch.cat([model.said(opinions) for opinions in heard]).cpu().numpy()
-            several = len(model.voices) > 1
-            answers[labels] = Answer(
-                chosen(logits),
-                model.voices,
-                chosen(said) if model.voices else np.zeros((len(logits), 0, logits.shape[1])),
-                disagreement(said, one_label=one_label)
-                if several
-                else np.full(len(logits), np.nan),
-            )
+                said = np.zeros((len(logits), 0, logits.shape[1]), np.float32)
+                if model.voices:
+                    said = torch.cat([model.said(opinions) for opinions in heard]).cpu().numpy()
+            one_label = labels == "activity"
+            chosen = softmax if one_label else sigmoid
+            apart = disagreement(said, one_label=one_label)
+            answers[labels] = Answer(chosen(logits), model.voices, chosen(said), apart)
         return answers
 
 
