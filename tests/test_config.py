@@ -119,6 +119,14 @@ BAD = [
     *[("feedforward", value) for value in (0, "1024")],
     *[("dropout", value) for value in (-0.1, 1.0, 1, NAN)],
     ("self_attention", 1),
+    *[("positions", value) for value in ("Sinusoidal", True)],
+    ("front_door", "back"),
+    *[("front_door_videos", value) for value in (-1, 2.5)],
+    ("order_bias", 1),
+    *[(name, value) for name in ("centre", "swap", "gamma") for value in (-0.1, 1.5, NAN, "half")],
+    *[("experts_of", value) for value in ("", "q", "v,v", "ich+v", None, 3)],
+    ("experts", "together"),
+    ("combine", "vote"),
     *[("scale", value) for value in (0.0, -1.0, NAN)],
     *[("hidden", value) for value in (0, 1.5, "512")],
     *[("epochs", value) for value in (0, -1, 1.5, "10", True)],
@@ -179,7 +187,8 @@ def test_every_choice_is_a_setting_with_help() -> None:
     fields = [entry for config in CONFIGS for entry in dataclasses.fields(config)]
     named = [entry for _, entry in settings().values()]
     assert {entry.name for entry in fields} - own_arguments == {entry.name for entry in named}
-    assert len(named) == len(fields) - len(own_arguments), "two settings of one name"
+    transports = sum(entry.name == "transport" for entry in fields)
+    assert len(named) == len(fields) - 2 - transports, "two settings of one name"
     for name, (config, entry) in settings().items():
         assert entry.metadata["help"].endswith(".")
         assert name.isidentifier()
@@ -204,7 +213,10 @@ def test_a_setting_reaches_its_field_and_no_other(name: str) -> None:
         "mixing": "feature", "tokens": "both", "optimiser": "adam", "norm": False,
         "self_attention": True, "transport_refine": "plan", "transport_source": "frozen",
         "transport_gradient": "autodiff", "validation": 0.25, "seed": 3,
-        "linear_dropout": 0.5,
+        "experts": "apart", "experts_of": "v", "combine": "mean", "experts_positions": "none",
+        "experts_mixing": "feature", "experts_norm": False, "experts_self_attention": True,
+        "experts_swap": 0.5, "linear_dropout": 0.5, "positions": "learned",
+        "centre": 0.5, "swap": 0.5, "front_door": "cross", "order_bias": True,
     }  # fmt: skip
     value = others.get(name, entry.default / 2 if isinstance(entry.default, float) else None)
     value = 2 * entry.default if value is None else value
@@ -238,7 +250,7 @@ def test_the_parts_of_a_name_may_be_joined_three_ways(name: str) -> None:
         ("epoch", "did you mean 'epochs'"),
         ("transport.lam", "did you mean 'transport_lambda'"),
         ("xyz", "known: relations, mixing"),
-        ("order", "known: "),
+        ("order", "did you mean 'order_bias'"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_a_hint(name: str, hint: str) -> None:
@@ -282,6 +294,8 @@ def test_a_heads_own_spelling_counts_first() -> None:
 def test_flags_say_whose_a_setting_is_where_several_have_it() -> None:
     spelled = flags()
     assert spelled["mlp_dropout"] == "mlp.dropout"
+    assert spelled["experts_dropout"] == "experts.dropout"
+    assert spelled["experts_of"] == "experts-of"
     assert spelled["hidden"] == "hidden"
     assert spelled["transport_lambda"] == "transport-lambda"
     assert len(set(spelled.values())) == len(settings())

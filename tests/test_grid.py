@@ -127,6 +127,16 @@ def test_what_does_not_matter_changes_nothing(name, tmp_path):
             assert runs[0].path != runs[1].path
 
 
+def test_no_order_says_which_stages_another_head_has():
+    assert all(matters(name, (), "experts") for name in ("transport_lambda", "relations"))
+    assert not matters("experts_of", ("ich",))
+    assert not matters("relations", (), "mlp")
+
+
+def test_experts_are_named_without_commas_where_those_part_values():
+    assert parse_grid(["experts-of=v/p,v/ich+ici"]) == {"experts_of": ("v/p", "v/ich+ici")}
+
+
 def test_what_matters_is_known_by_its_stages():
     for beginning, stages in MATTERS_WITH.items():
         named = [name for name in settings() if name.startswith(beginning)]

@@ -48,6 +48,27 @@ def test_new_films_get_the_likeliest_labels(pcmci, trained, tiny_videos):
     assert len(ranked["steps"]) == 2
 
 
+def test_experts_are_asked_one_by_one(pcmci, trained, tiny_videos):
+    film = tiny_videos / "film3.mp4"
+    made = pcmci("train-heads", "--head", "experts", "--experts-of", "v,p", *QUICK)
+    assert made.code == 0, made.err
+    assert "disagreement" in made.out
+    run = made.out.split()[-1]
+    answer = pcmci("predict", run, film, "--json")
+    assert answer.code == 0, answer.err
+    for labels in ("activity", "steps"):
+        found = answer.json["experts"][str(film)][labels]
+        assert 0 <= found["disagreement"] <= 1
+        assert list(found["experts"]) == ["v", "p"]
+        for ranked in found["experts"].values():
+            likely = [entry["probability"] for entry in ranked]
+            assert likely == sorted(likely, reverse=True)
+    shown = pcmci("predict", run, film, "--top", 1).out
+    assert "    v: " in shown
+    assert "    disagreement: " in shown
+    assert "experts" not in pcmci("predict", trained["run"], film, "--json").json
+
+
 def test_a_film_that_cannot_be_read_is_named_and_the_others_are_answered(
     pcmci, trained, tiny_videos
 ):

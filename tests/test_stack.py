@@ -67,6 +67,21 @@ def test_stacked_runs_are_what_they_are_alone(store, tmp_path, order):
     assert not np.allclose(second[present], third[present], atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("order", "settings"),
+    [
+        ((), {"positions": "sinusoidal", "centre": 0.5}),
+        (("ici", "ich"), {"positions": "learned", "swap": 0.5}),
+    ],
+    ids=lambda part: order_name(part) if isinstance(part, tuple) else "+".join(part),
+)
+def test_what_came_later_can_be_stacked(store, tmp_path, order, settings):
+    recipes = [recipe(order, seed=s, **settings) for s in range(2)]
+    together = make_runs(store, recipes, tmp_path / "together", CPU)
+    (alone,) = make_runs(store, [recipes[1]], tmp_path / "alone", CPU)
+    assert_alike(together[1], alone, rtol=1e-3, atol=1e-4)
+
+
 def test_lambda_may_differ_where_the_plan_is_learned(store, tmp_path):
     order = ("ici", "ich")
     recipes = [recipe(order, transport_lambda=lam) for lam in (0.2, 5.0)]

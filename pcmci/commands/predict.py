@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Annotated, Any
 
@@ -61,23 +62,51 @@ def predict(
     )
     readable = [path for path in places if path not in failures]
     answers: dict[str, dict[str, Any]] = {str(path): {} for path in readable}
+    experts: dict[str, dict[str, Any]] = {}
     if readable:
-        for labels, values in loaded.predict(features["vlm"], features["video"], on).items():
+        for labels, answer in loaded.ask(features["vlm"], features["video"], on).items():
             names = spec.labels(labels).names
-            for path, row in zip(readable, values, strict=True):
-                best = (-row).argsort(kind="stable")[:top]
-                answers[str(path)][labels] = [
-                    {"label": names[i], "probability": float(row[i])} for i in best
-                ]
+            for m, film in enumerate(map(str, readable)):
+                answers[film][labels] = _likeliest(answer.probabilities[m], names, top)
+                if answer.voices:
+                    experts.setdefault(film, {})[labels] = {
+                        "disagreement": _defined(answer.disagreement[m]),
+                        "experts": {
+                            voice: _likeliest(answer.said[m, e], names, top)
+                            for e, voice in enumerate(answer.voices)
+                        },
+                    }
     if as_json:
-        print_json({"predictions": answers, "failures": {str(p): r for p, r in failures.items()}})
+        shown = {"predictions": answers, "failures": {str(p): r for p, r in failures.items()}}
+        print_json(shown | ({"experts": experts} if experts else {}))
     else:
         for path_, labels_ in answers.items():
             print(path_)
             for labels, ranked in labels_.items():
-                shown = ", ".join(f"{r['label']} {100 * r['probability']:.1f} %" for r in ranked)
-                print(f"  {labels}: {shown}")
+                print(f"  {labels}: {_spoken(ranked)}")
+                if path_ in experts:
+                    _print_experts(experts[path_][labels])
         for path, reason in failures.items():
             print(f"pcmci: {path}: {reason}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)
+
+
+def _likeliest(probabilities: Any, names: Any, top: int) -> list[dict[str, Any]]:
+    best = (-probabilities).argsort(kind="stable")[:top]
+    return [{"label": names[i], "probability": float(probabilities[i])} for i in best]
+
+
+def _spoken(ranked: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{r['label']} {100 * r['probability']:.1f} %" for r in ranked)
+
+
+def _print_experts(of: dict[str, Any]) -> None:
+    for voice, ranked in of["experts"].items():
+        print(f"    {voice}: {_spoken(ranked)}")
+    if of["disagreement"] is not None:
+        print(f"    disagreement: {of['disagreement']:.3f} (0 all say the same, 1 all differ)")
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -57,6 +57,8 @@ def train_heads(
     Example: pcmci train-heads --dataset coin --order ich,ici --labels activity --seed 1
 
     Example: pcmci train-heads --dataset coin --head mlp --hidden 1024
+
+    Example: pcmci train-heads --dataset coin --head experts --experts-of v,vc,p,pc,ich
     """
     stages = check_stages(head, order)
     asked = parse_labels(labels) if labels else None
@@ -93,6 +95,7 @@ def _run_facts(run: Any) -> dict[str, Any]:
 def _show_run(run: Any) -> None:
     from pcmci.report.encoders import spec_notes
     from pcmci.report.table import heads_table, score_table, show
+    from pcmci.report.voices import voices_table
 
     data = run.config["store"]["spec"]["dataset"]
     seed = run.config["train"]["seed"]
@@ -100,4 +103,7 @@ def _show_run(run: Any) -> None:
     show(score_table(run.metrics, f"{data}, {run.described}, seed {seed} (percent)", notes))
     say_undefined(run.metrics)
     show(heads_table(run.heads))
+    for labels, facts in run.heads.items():
+        if "voices" in facts:
+            show(voices_table(labels, facts, run.metrics))
     print(f"{'already there: ' if run.reused else ''}{run.path}")

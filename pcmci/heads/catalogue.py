@@ -10,7 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pcmci.errors import UsageError
-from pcmci.heads.comparators.config import LinearConfig, MLPConfig, ZeroShotConfig
+from pcmci.heads.comparators.config import (
+    ExpertsConfig,
+    LinearConfig,
+    MLPConfig,
+    ZeroShotConfig,
+)
 from pcmci.heads.config import (
     STAGES,
     ModelConfig,
@@ -49,6 +54,11 @@ HEADS: dict[str, Entry] = {
         "the paper: stages in any order (--order), a label a query of its decoder",
         ModelConfig,
         "pcmci.heads.method.model:PCMCI",
+    ),
+    "experts": Entry(
+        "the paper's decoder on several views, a loss for each; their product is the answer",
+        ExpertsConfig,
+        "pcmci.heads.comparators.experts:Experts",
     ),
     "linear": Entry(
         "one linear layer on the means over time of both encoders",
@@ -152,10 +162,11 @@ def flags() -> dict[str, str]:
     `batch_size` `batch-size`."""
     spelled = {}
     for name in settings():
-        owner = next((h for h in HEADS if h != DEFAULT and name.startswith(_prefix(h))), None)
-        rest = name.removeprefix(_prefix(owner)) if owner else name
-        flag = rest.replace("_", "-")
-        spelled[name] = f"{owner}.{flag}" if owner and rest in head_settings(owner) else flag
+        spelled[name] = name.replace("_", "-")
+        for head in HEADS:
+            rest = name.removeprefix(_prefix(head))
+            if rest != name and rest in head_settings(head):
+                spelled[name] = f"{head}.{rest.replace('_', '-')}"
     return spelled
 
 
@@ -225,5 +236,7 @@ def configure(
         config, entry = mine[name]
         (nested if config is TransportConfig else own)[entry.name] = value
     if head == DEFAULT:
-        own |= {"order": tuple(order), "transport": TransportConfig(**nested)}
+        own["order"] = tuple(order)
+    if nested:
+        own["transport"] = TransportConfig(**nested)
     return HEADS[head].config(**own), TrainConfig(labels=tuple(labels), **learning)

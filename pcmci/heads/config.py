@@ -18,6 +18,13 @@ from pcmci.heads.settings import HeadConfig, check_kinds, check_positive, check_
 STAGES = ("ich", "ici", "ivc")
 """Co-occurrence hallucination, codependency illusion, visual confounders."""
 
+POSITIONS = ("none", "sinusoidal", "learned")
+"""What a token may know of its place, see `pcmci.heads.method.positions`."""
+
+VIEWS = {"v": ("video", 0.0), "vc": ("video", 1.0), "p": ("vlm", 0.0), "pc": ("vlm", 1.0)}
+"""What a head may look at, by name: the features, and how much of their mean over time is taken
+away. v is V, vc is V - mean_t V, p and pc are the same of V^P."""
+
 ORDERS = tuple(order for length in range(len(STAGES) + 1) for order in permutations(STAGES, length))
 """All 16 ordered subsets of the stages, the empty one first."""
 
@@ -65,8 +72,8 @@ class TransportConfig:
     refine: str = option(
         "product",
         "f(S, P*): the product S P*, the plan alone, the similarity alone (no transport), "
-        "or uniform weights (the control).",
-        choices=("product", "plan", "similarity", "uniform"),
+        "uniform weights (the control), or the product less a share of them (contrast).",
+        choices=("product", "plan", "similarity", "uniform", "contrast"),
     )
     source: str = option(
         "stream",
@@ -81,10 +88,16 @@ class TransportConfig:
     )
     tolerance: float = option(1e-7, "Relative marginal error at which a plan counts as solved.")
     max_iterations: int = option(2000, "Sinkhorn iterations at most.")
+    gamma: float = option(
+        1.0,
+        "Of contrast, S~ - gamma/L: what stands in every frame passes with the gain 1 - gamma.",
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         check_kinds(self)
         check_positive(self, "temperature", "lam", "tolerance", "max_iterations")
+        check_share(self, "gamma", whole=True)
 
 
 @dataclass(frozen=True)
@@ -112,12 +125,51 @@ class ModelConfig(HeadConfig):
     feedforward: int = option(1024, "Width of the decoder's feed-forward layer.")
     dropout: float = option(0.1, "Dropout in the decoder.")
     self_attention: bool = option(False, "Labels attend to each other in the decoder.")
+    positions: str = option(
+        "none",
+        "What tokens and frames know of their place in the video.",
+        choices=POSITIONS,
+        later=True,
+    )
+    centre: float = option(
+        0.0,
+        "How much of their mean over time is taken from tokens and frames, 0 to 1; S is asked of "
+        "the frames as they are.",
+        later=True,
+    )
+    swap: float = option(
+        0.0,
+        "Probability, in training, that a video gets the mean over time of another of its batch, "
+        "V and V^P each by a draw of its own; S is asked of the frames as they are.",
+        later=True,
+    )
+    front_door: str = option(
+        "own",
+        "V' of ivc from this video's tokens with the text as mediator; or by the formula (cross): "
+        "a mediator a video, and V' from the tokens of other videos.",
+        choices=("own", "cross"),
+        later=True,
+    )
+    front_door_videos: int = option(
+        8,
+        "K, the other videos of cross: of the batch in training, kept with the run afterwards; 0 "
+        "for the mediator alone (the control).",
+        later=True,
+    )
+    order_bias: bool = option(
+        False,
+        "The order of labels in the video, as the VLM sees it, is a bias of ici's relations.",
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         check_order(self.order)
         check_kinds(self)
         check_positive(self, "relations", "decoder_heads", "feedforward")
         check_share(self, "dropout")
+        check_share(self, "centre", "swap", whole=True)
+        if self.front_door_videos < 0:
+            raise UsageError(f"front-door-videos {self.front_door_videos} must be 0 or more")
 
     @classmethod
     def from_record(cls, raw: dict[str, Any]) -> Self:

@@ -44,6 +44,16 @@ class Head(nn.Module):
     """The label set that it learns, `activity` (one label a video) or `steps` (several); whoever
     builds it says so."""
 
+    voices: tuple[str, ...] = ()
+    """Who says something of its own before there is an answer, an expert say: their names, in the
+    order in which `said` has them."""
+
+    settles: bool = False
+    """Whether something is to be chosen on validation videos before it is asked, see `settle`."""
+
+    keeps: int = 0
+    """How many training videos it keeps with it, to look at when it is asked, see `keep`."""
+
     text: Tensor
 
     def __init__(self, text: Tensor) -> None:
@@ -73,6 +83,21 @@ class Head(nn.Module):
     def loss(self, opinions: Tensor, target: Tensor) -> Tensor:
         """A number to make small. opinions: float32. target: see `loss_function`."""
         return loss_function(opinions, target)
+
+    def answer(self, opinions: Tensor) -> Tensor:
+        """What `opinions` come to: the logits [B, N]."""
+        return opinions
+
+    def said(self, opinions: Tensor) -> Tensor:
+        """The logits of each of its voices [B, E, N], of a head that has such."""
+        return opinions
+
+    def keep(self, vlm: Tensor, video: Tensor) -> None:
+        """Keep `keeps` training videos, before it is trained. vlm, video: as in `forward`."""
+
+    def settle(self, said: Tensor, target: Tensor) -> None:
+        """Choose, on validation videos, what `settles` announces. said: [m, E, N] on the CPU.
+        target: see `loss_function`."""
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The random numbers of one training step of `batch` videos, on the generator's device."""

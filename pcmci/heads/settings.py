@@ -20,6 +20,13 @@ def option(default: Any, help: str, **extra: Any) -> Any:
     return field(default=default, metadata={"help": help, **extra})
 
 
+def same(config: type, name: str, **other: Any) -> Any:
+    """A setting as another head's settings have it. other: what is not the same, as its default."""
+    entry = next(entry for entry in dataclasses.fields(config) if entry.name == name)
+    metadata = {key: value for key, value in entry.metadata.items() if key != "later"}
+    return field(default=other.get("default", entry.default), metadata=metadata)
+
+
 def flag_name(entry: dataclasses.Field[Any]) -> str:
     """The flag of a field, without its dashes: `lam` is `lambda`, `batch_size` `batch-size`."""
     return str(entry.metadata.get("flag", entry.name.replace("_", "-")))

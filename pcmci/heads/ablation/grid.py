@@ -41,6 +41,8 @@ MATTERS_WITH = {
     "transport": ("ich",),
     "mixing": ("ich", "ici", "ivc"),
     "mixer_noise": ("ich", "ici", "ivc"),
+    "front_door": ("ivc",),
+    "order_bias": ("ici",),
 }
 """Settings, by the beginning of their name, that change nothing without one of these stages."""
 
@@ -162,6 +164,8 @@ def matters(name: str, order: tuple[str, ...], head: str = DEFAULT) -> bool:
     owning = owners(name)
     if owning and head not in owning:
         return False
+    if head != DEFAULT:  # whatever stages it has, no order says so
+        return True
     for beginning, stages in MATTERS_WITH.items():
         if name.startswith(beginning):
             return any(stage in order for stage in stages)

@@ -10,10 +10,16 @@ from pcmci.heads.method.vmap_rules import fold_runs, with_rule
 _attend = with_rule(F.scaled_dot_product_attention, fold_runs)
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, parts: int) -> Tensor:
-    """concat over the parts of softmax(Q_p K_p^T / sqrt(D/P)) V_p.
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, parts: int, bias: Tensor | None = None
+) -> Tensor:
+    """concat over the parts of softmax(Q_p K_p^T / sqrt(D/P) + bias_p) V_p.
 
-    query: [B, N, D]. key, value: [B, M, D]. parts: P, which divides D. Returns [B, N, D].
+    query: [B, N, D]. key, value: [B, M, D]. parts: P, which divides D. bias: [B, P, N, M] or none.
+    Returns [B, N, D].
     """
     q, k, v = (x.unflatten(-1, (parts, -1)).transpose(-3, -2) for x in (query, key, value))
-    return _attend(q, k, v).transpose(-3, -2).flatten(-2)
+    if bias is None:
+        return _attend(q, k, v).transpose(-3, -2).flatten(-2)
+    q, k, v = (x.expand(len(bias), -1, -1, -1) for x in (q, k, v))
+    return _attend(q, k, v, bias.to(q.dtype)).transpose(-3, -2).flatten(-2)

@@ -46,7 +46,8 @@ class ICH(nn.Module):
         assert streams.frames is not None  # `PCMCI.uses_frames` says so
         weights = streams.weights
         if not self.frozen:
-            weights, error = alignment(streams.text, streams.frames, self.config, lam=self.lam)
+            frames = streams.frames if streams.aligned is None else streams.aligned
+            weights, error = alignment(streams.text, frames, self.config, lam=self.lam)
             # in place: where runs are stacked, this is a part of the stack's
             self.marginal_error.copy_(torch.maximum(self.marginal_error, error.max()))
         assert weights is not None  # PCMCI.forward sees to it

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pcmci.heads.config import ModelConfig
 from pcmci.heads.method.mixing import stage_mixer
 from pcmci.heads.method.relations import Relations
-from pcmci.heads.method.streams import Streams
+from pcmci.heads.method.streams import Others, Streams
 
 
 def conditional_transform(mediator: Tensor, tokens: Tensor, w_q: Tensor, w_k: Tensor) -> Tensor:
@@ -24,19 +24,36 @@ def conditional_transform(mediator: Tensor, tokens: Tensor, w_q: Tensor, w_k: Te
 
 
 class IVC(nn.Module):
-    """V* = [M, V'] W_C, mixing along the label axis. Rewrites the video: one token a label."""
+    """V* = [M, V'] W_C, mixing along the label axis. Rewrites the video: one token a label.
+
+    By the formula (`front_door` cross), M is a mediator a video, and V' is the mean over K other
+    videos of what M finds in them: the sum over v' ~ P(v') moved inside, as NWGM does. With K = 0
+    there is no V', and V* is what M says.
+    """
 
     def __init__(self, width: int, n_labels: int, config: ModelConfig) -> None:
         super().__init__()
-        self.relations = Relations(width, config.relations)
-        self.w_q = nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, width)))
-        self.w_k = nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, width)))
+        if config.front_door == "own" or config.front_door_videos:
+            self.relations = Relations(width, config.relations)
+            self.w_q = nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, width)))
+            self.w_k = nn.Parameter(nn.init.xavier_uniform_(torch.empty(width, width)))
         self.mixer = stage_mixer("labels", width, n_labels, config)
         self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
 
     def forward(self, streams: Streams) -> Streams:
-        mediator = streams.text
-        related = self.relations(streams.video)
-        adjusted = conditional_transform(mediator, related, self.w_q, self.w_k)
+        if streams.mediator is not None:
+            mediator, adjusted = streams.mediator, self._across(streams.mediator, streams.others)
+        else:
+            mediator = streams.text
+            related = self.relations(streams.video)
+            adjusted = conditional_transform(mediator, related, self.w_q, self.w_k)
         video = self.norm(self.mixer(mediator, adjusted))
         return dataclasses.replace(streams, video=video)
+
+    def _across(self, mediator: Tensor, others: Others | None) -> Tensor:
+        """V' [B, N, D] of other videos. mediator: [B, N, D]."""
+        if others is None:
+            return torch.zeros_like(mediator)
+        related = self.relations(others.tokens)[others.which]
+        found = conditional_transform(mediator[:, None], related, self.w_q, self.w_k)
+        return found.mean(1)

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from pcmci.heads.config import ModelConfig, ich_is_frozen
-from pcmci.heads.head import Draws, Head
+from pcmci.heads.head import Draws, Head, loss_function
 from pcmci.heads.method.decoder import Decoder
 from pcmci.heads.method.ich import ICH
 from pcmci.heads.method.ici import ICI
 from pcmci.heads.method.ivc import IVC
-from pcmci.heads.method.streams import Streams
+from pcmci.heads.method.mediator import MEDIATOR, Mediator
+from pcmci.heads.method.positions import Positions
+from pcmci.heads.method.precedence import frozen_precedence
+from pcmci.heads.method.streams import Others, Streams, centred
+from pcmci.heads.method.swap import draw_others, draw_swap, swap
 from pcmci.heads.method.transport import MARGINAL_ERROR, alignment
 
 StageMaker = Callable[[int, int, ModelConfig], nn.Module]
@@ -24,6 +28,15 @@ STAGE_MAKERS: dict[str, StageMaker] = {
     "ici": ICI,
     "ivc": IVC,
 }
+
+
+def vlm_in(width: int) -> nn.Linear:
+    """A projection of the VLM's frames that begins as the identity: the VLM gives texts and frames
+    aligned, and to undo that is no way to begin."""
+    project = nn.Linear(width, width)
+    nn.init.eye_(project.weight)
+    nn.init.zeros_(project.bias)
+    return project
 
 
 class PCMCI(Head):
@@ -43,15 +56,19 @@ class PCMCI(Head):
         self.video_in = nn.Sequential(nn.Linear(video_width, width), norm(width))
         self.frames_in = None
         if self.uses_frames:
-            project = nn.Linear(width, width)
-            # The VLM gives texts and frames aligned: the projection must not begin by undoing it.
-            nn.init.eye_(project.weight)
-            nn.init.zeros_(project.bias)
-            self.frames_in = nn.Sequential(project, norm(width))
+            self.frames_in = nn.Sequential(vlm_in(width), norm(width))
+        self.positions = Positions(config.positions, width)
         self.stages = nn.ModuleDict(
             {name: STAGE_MAKERS[name](width, n_labels, config) for name in config.order}
         )
         self.decoder = Decoder(width, n_labels, config)
+        self.mediator = None
+        if config.front_door == "cross" and "ivc" in config.order:
+            self.mediator = Mediator(width, n_labels)
+            self.voices = (MEDIATOR,)
+            self.keeps = config.front_door_videos
+            if self.keeps:
+                self.register_buffer("bank", torch.zeros(0))
 
     @property
     def uses_frames(self) -> bool:
@@ -64,6 +81,17 @@ class PCMCI(Head):
         """Whether `forward` uses S~ of the frozen embeddings (it is computed if not given)."""
         return self.config.frozen_transport is not None
 
+    @property
+    def learns_alignment(self) -> bool:
+        """Whether S~ is of a text that a stage before ich has rewritten."""
+        return "ich" in self.config.order and not self.wants_weights
+
+    @property
+    def changes_frames(self) -> bool:
+        """Whether what the stages see of a frame is not the frame alone."""
+        config = self.config
+        return config.positions != "none" or config.centre > 0 or config.swap > 0
+
     def forward(
         self,
         vlm: Tensor,
@@ -72,14 +100,33 @@ class PCMCI(Head):
         draws: Draws | None = None,
     ) -> Tensor:
         """Logits [B, N]. See `Head.forward`."""
+        return self.answer(self.opinions(vlm, video, weights, draws))
+
+    def opinions(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
+    ) -> Tensor:
+        """Logits [B, N]; with a mediator [B, 2, N], the answer's and what that says by itself."""
         if self.wants_weights and weights is None:
             weights, _ = alignment(self.text[None], vlm, self.config.transport, exact=True)
-        tokens = self.video_in(video)
+        seen_vlm, seen_video = swap(vlm, video, draws)
+        tokens = self.positions(self.video_in(centred(seen_video, self.config.centre)))
+        frames = aligned = None
+        if self.frames_in is not None:
+            frames = self.positions(self.frames_in(centred(seen_vlm, self.config.centre)))
+            if self.learns_alignment and self.changes_frames:
+                aligned = self.frames_in(vlm)
+        mediator, alone = None, tokens.new_empty(0)
+        if self.mediator is not None:
+            mediator, alone = self.mediator(tokens, one_label=self.labels == "activity")
         streams = Streams(
             text=self.text_in(self.text)[None],
             video=tokens,
-            frames=self.frames_in(vlm) if self.frames_in is not None else None,
+            frames=frames,
             weights=weights,
+            aligned=aligned,
+            mediator=mediator,
+            others=self._others(tokens, draws),
+            precedence=self._precedence(vlm),
         )
         for stage in self.stages.values():
             streams = stage(streams)
@@ -88,11 +135,55 @@ class PCMCI(Head):
             other = tokens if "ivc" in self.config.order else streams.frames
             assert other is not None  # `uses_frames` says so
             attended = torch.cat([attended, other], dim=1)
-        return self.decoder(streams.text, attended, (draws or {}).get("dropout"))
+        logits: Tensor = self.decoder(streams.text, attended, (draws or {}).get("dropout"))
+        return logits if mediator is None else torch.stack([logits, alone], dim=1)
+
+    def loss(self, opinions: Tensor, target: Tensor) -> Tensor:
+        """With a mediator, the sum of the answer's and of its own."""
+        if self.mediator is None:
+            return loss_function(opinions, target)
+        logits, alone = opinions.unbind(1)
+        return loss_function(logits, target) + loss_function(alone, target)
+
+    def answer(self, opinions: Tensor) -> Tensor:
+        return opinions if self.mediator is None else opinions[:, 0]
+
+    def said(self, opinions: Tensor) -> Tensor:
+        """What the mediator says by itself: its fidelity is how good that is."""
+        return opinions[:, 1:]
+
+    def _others(self, tokens: Tensor, draws: Draws | None) -> Others | None:
+        """The videos that V' is of: those drawn from the batch in training, else those kept.
+        tokens: [B, Lv, D] of the batch."""
+        if not self.keeps:
+            return None
+        if draws:
+            return Others(tokens, draws["others"])
+        kept = self.positions(self.video_in(centred(self.bank, self.config.centre)))
+        which = torch.arange(len(kept), device=kept.device)
+        return Others(kept, which.expand(len(tokens), -1))
+
+    def _precedence(self, vlm: Tensor) -> Tensor | None:
+        if not (self.config.order_bias and "ici" in self.config.order):
+            return None
+        return frozen_precedence(self.text, vlm, self.config.transport.temperature)
+
+    def keep(self, vlm: Tensor, video: Tensor) -> None:
+        self.bank = video.clone()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        kept = state_dict.get(f"{prefix}bank")
+        if self.keeps and kept is not None and kept.shape != self.bank.shape:
+            self.bank = torch.empty_like(kept, device=self.bank.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         mask = self.decoder.draw_dropout(batch, generator)
-        return {} if mask is None else {"dropout": mask}
+        drawn = {} if mask is None else {"dropout": mask}
+        drawn |= draw_swap(batch, self.config.swap, generator)
+        if self.keeps:
+            drawn["others"] = draw_others(batch, self.keeps, generator)
+        return drawn
 
     def facts(self) -> dict[str, Any]:
         """Where transport is learned, the worst marginal error of any plan in training."""

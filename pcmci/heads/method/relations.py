@@ -12,15 +12,15 @@ from pcmci.errors import UsageError
 from pcmci.heads.method.attention import attention
 
 
-def relate(x: Tensor, w_qkv: Tensor, w_r: Tensor, bases: int) -> Tensor:
+def relate(x: Tensor, w_qkv: Tensor, w_r: Tensor, bases: int, bias: Tensor | None = None) -> Tensor:
     """R(X): every basis attends over all pairs of rows in its own D/K dimensions.
 
     x: [B, N, D]. w_qkv: [3D, D], the bases' maps D to D/K for queries, keys and values, one
-    above the other. w_r: [D, D]. Returns [B, N, D].
+    above the other. w_r: [D, D]. bias: [B, K, N, N] of the scores. Returns [B, N, D].
     G_k(X) = softmax(X Q_k (X K_k)^T / sqrt(D/K)) X V_k.
     """
     query, key, value = F.linear(x, w_qkv).chunk(3, dim=-1)
-    return F.linear(attention(query, key, value, bases), w_r)
+    return F.linear(attention(query, key, value, bases, bias), w_r)
 
 
 class Relations(nn.Module):
@@ -36,6 +36,6 @@ class Relations(nn.Module):
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.xavier_uniform_(self.out.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] to [B, N, D]."""
-        return relate(x, self.qkv.weight, self.out.weight, self.bases)
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """[B, N, D] to [B, N, D]. bias: see `relate`."""
+        return relate(x, self.qkv.weight, self.out.weight, self.bases, bias)

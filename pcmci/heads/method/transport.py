@@ -78,12 +78,12 @@ def marginal_error(plan: Tensor) -> Tensor:
     return torch.maximum(rows, columns)
 
 
-def refine(log_s: Tensor, plan: Tensor | None, mode: str) -> Tensor:
-    """S~ = f(S, P*), each row a distribution over frames.
+def refine(log_s: Tensor, plan: Tensor | None, mode: str, gamma: float = 1.0) -> Tensor:
+    """S~ = f(S, P*), each row a distribution over frames; less a share of another in `contrast`.
 
     log_s, plan: [B, N, L]; the plan may be None for the modes that need none. Returns [B, N, L].
     `product`: softmax(log S + log P*). `plan`: P* row-normalised. `similarity`: softmax(log S).
-    `uniform`: 1/L.
+    `uniform`: 1/L. `contrast`: the product - gamma/L, rows that sum to 1 - gamma.
     """
     if mode == "uniform":
         return torch.full_like(log_s, 1 / log_s.shape[-1])
@@ -93,12 +93,13 @@ def refine(log_s: Tensor, plan: Tensor | None, mode: str) -> Tensor:
     if mode == "plan":
         return plan / plan.sum(-1, keepdim=True)
     # Where a float32 plan underflows to 0, log P* is -inf and its gradient NaN.
-    return (log_s + plan.clamp_min(torch.finfo(plan.dtype).tiny).log()).softmax(-1)
+    weights = (log_s + plan.clamp_min(torch.finfo(plan.dtype).tiny).log()).softmax(-1)
+    return weights - gamma / weights.shape[-1] if mode == "contrast" else weights
 
 
 def needs_plan(config: TransportConfig) -> bool:
     """Whether f(S, P*) looks at P*."""
-    return config.refine in ("product", "plan")
+    return config.refine in ("product", "plan", "contrast")
 
 
 def alignment(
@@ -128,4 +129,5 @@ def alignment(
             config.max_iterations,
             config.gradient,
         )
-        return refine(log_s, plan, config.refine), marginal_error(plan.detach())
+        weights = refine(log_s, plan, config.refine, config.gamma)
+        return weights, marginal_error(plan.detach())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,6 +20,9 @@ class LabelPredictions:
     logits: [m, N] float32, -inf for a video without features.
     target: [m] int32 for `activity` (-1: none), [m, N] uint8 for `steps`.
     q_train: [N, N] the co-prediction matrix of the training labels (steps; [0, 0] for activity).
+    voices: [E] names of the head's voices, of its experts say; none in a head that has one opinion.
+    said: [m, E, N] float32, the logits of each. disagreement: [m] of the voices about a video, see
+    `pcmci.heads.scoring.disagreement`; NaN where a video has no features or a head one voice.
     """
 
     names: tuple[str, ...]
@@ -27,6 +31,9 @@ class LabelPredictions:
     logits: np.ndarray
     target: np.ndarray
     q_train: np.ndarray
+    voices: tuple[str, ...] = ()
+    said: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    disagreement: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,10 @@ class Predictions:
             arrays[f"{name}/logits"] = part.logits
             arrays[f"{name}/target"] = part.target
             arrays[f"{name}/q_train"] = part.q_train
+            if part.voices:
+                arrays[f"{name}/voices"] = np.array(part.voices)
+                arrays[f"{name}/said"] = part.said
+                arrays[f"{name}/disagreement"] = part.disagreement
         np.savez(path, **arrays)  # type: ignore[arg-type]  # (no objects: nothing is pickled)
 
     @classmethod
@@ -84,6 +95,7 @@ class Predictions:
                         logits=arrays[f"{name}/logits"],
                         target=arrays[f"{name}/target"],
                         q_train=arrays[f"{name}/q_train"],
+                        **_voices(arrays, name),
                     )
                     for name in label_sets
                 },
@@ -91,3 +103,14 @@ class Predictions:
             )
         except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
             raise PcmciError(f"{path}: predictions cannot be read: {error}") from error
+
+
+def _voices(arrays: dict[str, np.ndarray], name: str) -> dict[str, Any]:
+    """What a file says of them: nothing where the head has none, or where it is from before."""
+    if f"{name}/voices" not in arrays:
+        return {}
+    return {
+        "voices": tuple(arrays[f"{name}/voices"].tolist()),
+        "said": arrays[f"{name}/said"],
+        "disagreement": arrays[f"{name}/disagreement"],
+    }

@@ -23,6 +23,9 @@ from pcmci.heads.scoring.predictions import LabelPredictions, Predictions
 
 Scores = dict[str, float | int | None]
 
+HEADLINE = {"activity": "Acc", "steps": "mAP"}
+"""The score that a label set is judged by: validation chooses by it."""
+
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)) in float64, 0 for -inf, without overflow."""

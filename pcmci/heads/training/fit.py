@@ -19,7 +19,7 @@ from pcmci.heads.settings import HeadConfig
 from pcmci.heads.training.features import Features, batches_of_runs
 from pcmci.heads.training.stack import Stack
 
-INITIALISATION, ORDER, DROPOUT = range(3)
+INITIALISATION, ORDER, DROPOUT, KEPT = range(4)
 """The random streams of a run. They are apart, so that two orders of stages see the videos in the
 same order, whatever numbers their weights took."""
 
@@ -243,16 +243,36 @@ def predict_logits(
 ) -> np.ndarray:
     """[m, N] float32 logits of the rows asked for, from view 0. Raises NotFiniteError for a logit
     that is not finite: it would be ranked as if it were."""
+    return ask(model, features, rows, batch_size, precision).logits
+
+
+@dataclass(frozen=True)
+class Heard:
+    """logits: [m, N] float32. said: [m, E, N] float32, of each of the head's voices; E = 0 where it
+    has none."""
+
+    logits: np.ndarray
+    said: np.ndarray
+
+
+def ask(
+    model: Head, features: Features, rows: np.ndarray, batch_size: int, precision: str = "fp32"
+) -> Heard:
+    """`predict_logits` with what the head's voices say."""
     model.eval()
     device = model.text.device
-    parts = []
+    answers, said = [], []
     with torch.inference_mode(), autocast(device, precision):
         for batch in features.batches(rows, batch_size):
-            parts.append(model(batch.vlm, batch.video, batch.weights).float())
-    logits = torch.cat(parts).cpu().numpy()
+            opinions = model.opinions(batch.vlm, batch.video, batch.weights, None).float()
+            answers.append(model.answer(opinions))
+            said.append(model.said(opinions) if model.voices else None)
+    logits = torch.cat(answers).cpu().numpy()
     broken = int((~np.isfinite(logits)).any(1).sum())
     if broken:
         raise NotFiniteError(
             f"training diverged: {broken} of {len(logits)} videos have logits that are not finite"
         )
-    return logits
+    heard = [part for part in said if part is not None]
+    nothing = np.zeros((len(logits), 0, logits.shape[1]), np.float32)
+    return Heard(logits, torch.cat(heard).cpu().numpy() if heard else nothing)

@@ -26,7 +26,8 @@ from pcmci.heads.method.transport import alignment
 VIDEOS_A_SOLVE = 32
 PLAN_FORMAT = 2
 DECISIVE = ("temperature", "lam", "refine", "tolerance", "max_iterations")
-"""The settings that a frozen S~ depends on; `source` and `gradient` are for learned ones."""
+"""The settings that a frozen S~ depends on; `source` and `gradient` are for learned ones, `gamma`
+is for `contrast`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def frozen_weights(
         "format": PLAN_FORMAT,
         "store": store.content_digest,
         "labels": labels,
-        "transport": {name: getattr(config, name) for name in DECISIVE},
+        "transport": {name: getattr(config, name) for name in _decisive(config)},
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folders = [nearby(store.path, ".plans"), *([spare] if spare else [])]
@@ -95,6 +96,10 @@ def frozen_weights(
     weights = np.zeros(shape, np.float32)
     error = _solve(store, labels, config, device, progress, weights)
     return FrozenWeights(weights, error)
+
+
+def _decisive(config: TransportConfig) -> tuple[str, ...]:
+    return (*DECISIVE, "gamma") if config.refine == "contrast" else DECISIVE
 
 
 def _solve(

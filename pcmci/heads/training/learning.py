@@ -22,28 +22,30 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pcmci.cache.schema import FAIL
 from pcmci.cache.store import Store
-from pcmci.errors import PcmciError
+from pcmci.errors import PcmciError, UsageError
 from pcmci.heads.catalogue import HEADS
 from pcmci.heads.head import Head
+from pcmci.heads.method.mediator import MEDIATOR
 from pcmci.heads.method.transport import MARGINAL_ERROR
+from pcmci.heads.scoring.disagreement import disagreement, voices_report
 from pcmci.heads.scoring.metrics import coprediction
 from pcmci.heads.scoring.predictions import LabelPredictions, Predictions
-from pcmci.heads.scoring.scores import score, score_split, sigmoid, softmax
+from pcmci.heads.scoring.purity import purity
+from pcmci.heads.scoring.scores import HEADLINE, score, score_split, sigmoid, softmax
 from pcmci.heads.training.features import Features, open_features
 from pcmci.heads.training.fit import (
+    KEPT,
     DivergedError,
+    Heard,
     History,
+    ask,
     build_model,
     fit_nothing,
     fit_together,
-    predict_logits,
 )
 from pcmci.heads.training.frozen import frozen_weights
 from pcmci.heads.training.recipe import Recipe
 from pcmci.heads.training.splits import training_splits
-
-HEADLINE = {"activity": "Acc", "steps": "mAP"}
-"""The score that validation chooses by."""
 
 OnEpoch = Callable[[str, int, list[float]], None]
 """Told after every epoch: the label set, the epoch from 1, the mean loss of each run."""
@@ -153,6 +155,14 @@ class Learner:
         task = self._task(labels, len(runs))
         recipes = [self.recipes[run] for run in runs]
         models = [self._build(recipe, labels) for recipe in recipes]
+        for recipe, model in zip(recipes, models, strict=True):
+            if model.keeps:
+                self._let_keep(task, model, recipe.train.seed)
+        if any(model.settles for model in models) and not len(self._validation(task)):
+            raise UsageError(
+                f"{recipes[0].head} chooses on validation videos, and there are none with features "
+                f"and {labels}; --validation 0.2 sets some aside"
+            )
         if any(model.trained_parameters() for model in models):
             histories, latest = self._fit(task, recipes, models, [boards[run] for run in runs])
         else:
@@ -161,8 +171,8 @@ class Learner:
             if history.diverged:
                 continue
             chosen_last = k in latest and latest[k][0] == history.chosen
-            logits = latest[k][1] if chosen_last else self._predict(task, model)
-            self._keep(task, model, history, logits, found[run])
+            heard = latest[k][1] if chosen_last else self._ask(task, model)
+            self._keep(task, model, history, heard, found[run])
             _show_looks(boards[run], labels, history)
         seconds = (time.perf_counter() - began) / len(runs)
         for run, history in zip(runs, histories, strict=True):
@@ -201,18 +211,34 @@ class Learner:
         text, width = self.store.text(labels), self.store.spec.video.width
         return build_model(recipe.model, text, width, recipe.train.seed, labels)
 
+    def _let_keep(self, task: _Task, model: Head, seed: int) -> None:
+        """Training videos, drawn by the run's seed, for a head that keeps some. Raises PcmciError
+        where there are not as many."""
+        if len(task.train) < model.keeps:
+            raise PcmciError(
+                f"{model.keeps} training videos are to be kept, and {task.labels} has "
+                f"{len(task.train)}"
+            )
+        rng = np.random.default_rng([seed, KEPT])
+        rows = np.sort(rng.choice(task.train, model.keeps, replace=False))
+        batch = next(iter(task.features.batches(rows, model.keeps)))
+        model.keep(batch.vlm, batch.video)
+
     def _fit(
         self,
         task: _Task,
         recipes: Sequence[Recipe],
         models: Sequence[Head],
         boards: Sequence[SummaryWriter],
-    ) -> tuple[list[History], dict[int, tuple[int, np.ndarray]]]:
-        """Train; beside what happened, of each run the epoch and the logits of its last look."""
-        latest: dict[int, tuple[int, np.ndarray]] = {}
+    ) -> tuple[list[History], dict[int, tuple[int, Heard]]]:
+        """Train; beside what happened, of each run the epoch and what was heard at its last
+        look."""
+        latest: dict[int, tuple[int, Heard]] = {}
 
         def look(epoch: int, k: int) -> dict[str, float]:
-            latest[k] = epoch, self._predict(task, models[k])
+            if models[k].settles:
+                self._settle(task, models[k])
+            latest[k] = epoch, self._ask(task, models[k])
             return self._headlines(task.labels, latest[k][1])
 
         def on_epoch(epoch: int, losses: list[float]) -> None:
@@ -226,25 +252,61 @@ class Learner:
         )  # fmt: skip
         return histories, latest
 
-    def _predict(self, task: _Task, model: Head) -> np.ndarray:
-        """[scored, N] logits; minus infinity where a video has no features."""
-        names = self.store.spec.labels(task.labels)
-        logits = np.full((len(self.store), len(names)), -np.inf, np.float32)
-        logits[task.readable] = predict_logits(
-            model, task.features, task.readable, self.config.batch_size, self.precision
-        )
-        return logits[self.scored]
+    def _ask(self, task: _Task, model: Head) -> Heard:
+        """Of all that is scored; minus infinity where a video has no features."""
+        heard = ask(model, task.features, task.readable, self.config.batch_size, self.precision)
+
+        def spread(logits: np.ndarray) -> np.ndarray:
+            everyone = np.full((len(self.store), *logits.shape[1:]), -np.inf, np.float32)
+            everyone[task.readable] = logits
+            return everyone[self.scored]
+
+        return Heard(spread(heard.logits), spread(heard.said))
+
+    def _settle(self, task: _Task, model: Head) -> None:
+        """Let a head choose on validation videos what it wants to."""
+        rows = self._validation(task)
+        heard = ask(model, task.features, rows, self.config.batch_size, self.precision)
+        model.settle(torch.from_numpy(heard.said), task.targets.cpu()[torch.from_numpy(rows)])
+
+    def _validation(self, task: _Task) -> np.ndarray:
+        """Rows of validation videos whose labels are known."""
+        of_val = (self.splits[task.readable] == "val") & self._labelled(task.labels)[task.readable]
+        return task.readable[of_val]
 
     def _keep(
-        self, task: _Task, model: Head, history: History, logits: np.ndarray, found: _Found
+        self, task: _Task, model: Head, history: History, heard: Heard, found: _Found
     ) -> None:
         labels = task.labels
-        found.predictions[labels] = self._label_predictions(labels, logits)
+        part = self._label_predictions(labels, heard, model.voices)
+        found.predictions[labels] = part
         facts = self._facts(labels, model, task.features, history, len(task.train))
+        if model.voices:
+            facts["voices"] = voices_report(self._predictions({labels: part}), labels)
+        if MEDIATOR in model.voices:
+            facts["purity"] = self._purity(task, part)
         found.heads[labels] = task.facts | facts | model.facts()
         for name, tensor in model.state_dict().items():
             # a copy: in a stack these are parts of larger tensors
             found.tensors[f"{labels}.{name}"] = tensor.cpu().clone()
+
+    def _purity(self, task: _Task, part: LabelPredictions) -> dict[str, float | None]:
+        """split -> purity of the mediator."""
+        said = part.said[:, part.voices.index(MEDIATOR)]
+        one_label = task.labels == "activity"
+        names = np.arange(len(part.names))
+        labels = part.target[:, None] == names if one_label else part.target
+        persistent = np.zeros((len(self.scored), self.store.spec.video.width))
+        batches = task.features.batches(task.readable, self.config.batch_size)
+        means = [batch.video.mean(1).cpu().numpy() for batch in batches]
+        there = self.done[self.scored]
+        persistent[there] = np.concatenate(means)
+        splits, found = self.splits[self.scored], {}
+        for split in dict.fromkeys(splits.tolist()):
+            rows = there & (splits == split)
+            posterior = (softmax if one_label else sigmoid)(said[rows])
+            found[split] = purity(posterior, persistent[rows], labels[rows].astype(float))
+        return found
 
     def _labelled(self, labels: str) -> np.ndarray:
         """[n] bool: the videos that the label set says something about."""
@@ -254,16 +316,21 @@ class Learner:
             return self.store.steps.sum(1) > 0
         return np.ones(len(self.store), dtype=bool)
 
-    def _label_predictions(self, labels: str, logits: np.ndarray) -> LabelPredictions:
+    def _label_predictions(
+        self, labels: str, heard: Heard, voices: tuple[str, ...] = ()
+    ) -> LabelPredictions:
         label_set = self.store.spec.labels(labels)
         target = self.store.activity if labels == "activity" else self.store.steps
         return LabelPredictions(
             names=label_set.names,
             background=label_set.background,
             unlabelled_last=label_set.unlabelled_last,
-            logits=logits,
+            logits=heard.logits,
             target=target[self.scored],
             q_train=self.q_train if labels == "steps" else np.zeros((0, 0)),
+            voices=voices,
+            said=heard.said,
+            disagreement=disagreement(heard.said, one_label=labels == "activity"),
         )
 
     def _predictions(self, labels: dict[str, LabelPredictions]) -> Predictions:
@@ -286,9 +353,9 @@ class Learner:
         """[N, N] the co-prediction matrix of the training labels."""
         return coprediction(self.store.steps[self.splits == "train"])
 
-    def _headlines(self, labels: str, logits: np.ndarray) -> dict[str, float]:
+    def _headlines(self, labels: str, heard: Heard) -> dict[str, float]:
         """split -> headline score, of validation and test: what is looked at while training."""
-        seen = self._predictions({labels: self._label_predictions(labels, logits)})
+        seen = self._predictions({labels: self._label_predictions(labels, heard)})
         headlines = {}
         for split in ("val", "test"):
             rows = seen.splits == split

@@ -34,6 +34,7 @@ from pcmci.errors import PcmciError, UsageError
 from pcmci.heads.catalogue import DEFAULT, HEADS, check_stages, configure
 from pcmci.heads.config import order_name, parse_labels
 from pcmci.heads.head import Head
+from pcmci.heads.scoring.disagreement import disagreement
 from pcmci.heads.scoring.predictions import Predictions
 from pcmci.heads.scoring.scores import Scores, sigmoid, softmax
 from pcmci.heads.training.fit import DivergedError, build_model
@@ -43,6 +44,21 @@ from pcmci.stopping import Stop, StoppedError, stop_signals
 
 VIDEOS_A_PASS = 32
 """In `Run.predict`."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a head thinks of m new videos.
+
+    probabilities: [m, N], softmax over activities, a sigmoid a step. voices: [E] the names of its
+    experts, where it has such. said: [m, E, N] the probabilities of each. disagreement: [m] from 0
+    to 1, see `pcmci.heads.scoring.disagreement`; NaN where there are no two voices.
+    """
+
+    probabilities: np.ndarray
+    voices: tuple[str, ...]
+    said: np.ndarray
+    disagreement: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -102,16 +118,32 @@ class Run:
     ) -> dict[str, np.ndarray]:
         """Label set -> probabilities [m, N] of new videos: softmax over activities, a sigmoid a
         step. vlm: [m, L, D]. video: [m, Lv, Dv]."""
+        answers = self.ask(vlm, video, device).items()
+        return {labels: answer.probabilities for labels, answer in answers}
+
+    def ask(
+        self, vlm: np.ndarray, video: np.ndarray, device: str | torch.device = "cpu"
+    ) -> dict[str, Answer]:
+        """`predict` with what each expert says, where the head has such."""
         batches = list(
             zip(*(torch.from_numpy(x).split(VIDEOS_A_PASS) for x in (vlm, video)), strict=True)
         )
-        probabilities = {}
+        answers = {}
         for labels, model in self.models(device).items():
             with torch.inference_mode():
-                logits = torch.cat([model(*(x.float().to(device) for x in b)) for b in batches])
-            chosen = softmax if labels == "activity" else sigmoid
-            probabilities[labels] = chosen(logits.cpu().numpy())
-        return probabilities
+                heard = [
+                    model.opinions(frames.float().to(device), tokens.float().to(device), None, None)
+                    for frames, tokens in batches
+                ]
+                logits = torch.cat([model.answer(opinions) for opinions in heard]).cpu().numpy()
+                said = np.zeros((len(logits), 0, logits.shape[1]), np.float32)
+                if model.voices:
+                    said = torch.cat([model.said(opinions) for opinions in heard]).cpu().numpy()
+            one_label = labels == "activity"
+            chosen = softmax if one_label else sigmoid
+            apart = disagreement(said, one_label=one_label)
+            answers[labels] = Answer(chosen(logits), model.voices, chosen(said), apart)
+        return answers
 
 
 def train_heads(
