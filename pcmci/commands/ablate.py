@@ -152,7 +152,8 @@ def ablate(
             _show_preview(ablator.preview(), as_json)
             return
         command = shlex.join(["pcmci", *sys.argv[1:]])
-        found = ablator.run(taus, results, resamples, command)
+        costs = {str(store.path): _cost(store) for store in stores}
+        found = ablator.run(taus, results, resamples, command, costs)
     workers_did = {name: one for each in trainers or () for name, one in each.workers.items()}
     from pcmci.report.ablation import write_report
     from pcmci.report.table import ablation_table, show, undefined_line
@@ -185,6 +186,23 @@ def ablate(
             print(f"failed: {run}: {reason}", file=sys.stderr)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _cost(store: Any) -> dict[str, Any]:
+    """Of a store's video encoder: GFLOPs of a video, and how fast it was extracted here; None where
+    that is not known."""
+    from pcmci.extract.encoders.cards import card_of
+    from pcmci.extract.speed import recorded, videos_a_second
+
+    spec = store.spec
+    card = card_of("video", spec.video.name)
+    runs = recorded(store.path)
+    return {
+        "parameters": spec.video.parameters,
+        "gflops": None if card is None else card.gflops * spec.sampling.frames,
+        "videos a second": videos_a_second(store.path),
+        "measured on": runs[-1]["how"] if runs else "",
+    }
 
 
 def _show_preview(preview: Any, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from pcmci.extract.intake import Intake, Summary
 from pcmci.extract.opening import make_spec, prepare_store
 from pcmci.extract.pair import Encoders
 from pcmci.extract.side_by_side import SideBySide
+from pcmci.extract.speed import record
 from pcmci.extract.table import video_table
 from pcmci.remote.url import Url, place
 
@@ -56,12 +57,17 @@ def extract(
 
         with connect(scheduler, workers, config.device) as client:
             extraction = ClusterExtraction(client, dataset, out, config, progress, wait_workers)
-            return extraction.run(overwrite, retry_failed, repair)
+            summary = extraction.run(overwrite, retry_failed, repair)
+        record(out, summary, f"{len(summary.workers)} workers")
+        return summary
     encoders = Encoders.load(config)
     spec = make_spec(dataset, video_table(dataset), config, encoders.made)
     prepare_store(out, spec, dataset, encoders.text, overwrite=overwrite, repair=repair)
     with StoreWriter(out) as writer:
-        return Extraction(config, encoders, Intake(dataset, writer, progress)).run(retry_failed)
+        intake = Intake(dataset, writer, progress)
+        summary = Extraction(config, encoders, intake).run(retry_failed)
+    record(out, summary, f"{encoders.device} {encoders.precision}")
+    return summary
 
 
 def extract_side_by_side(
@@ -107,4 +113,7 @@ def extract_side_by_side(
         before = [opening.enter_context(open_store(out)) for out in places]
         writers = [opening.enter_context(StoreWriter(out)) for out in places]
         intakes = [Intake(dataset, writer, progress) for writer in writers]
-        return SideBySide(configs[0], pairs, intakes, before, progress).run(retry_failed)
+        summaries = SideBySide(configs[0], pairs, intakes, before, progress).run(retry_failed)
+    for out, summary in zip(places, summaries, strict=True):
+        record(out, summary, f"{pairs[0].device} {pairs[0].precision}", len(places))
+    return summaries

@@ -127,6 +127,7 @@ def ablation_page(rows: Rows, figures_folder: Path | None = None) -> Page:
             section
             for section in (
                 _scores(rows, gallery),
+                _encoders(rows),
                 *_splits(rows),
                 _densities(rows, gallery),
                 _coprediction(rows, gallery),
@@ -292,6 +293,34 @@ def _score_table(rows: Rows, split: str) -> Table:
 def _seen(rows: Iterable[Row]) -> str:
     """A sentence for each encoder that saw a benchmark's labels, to end a caption with."""
     return "".join(f" {note[0].upper()}{note[1:]}." for note in row_notes(rows))
+
+
+def _encoders(rows: Rows) -> Section | None:
+    """What the encoders cost, where stores are compared."""
+    stores = {name: one for name, one in rows.facts.get("stores", {}).items() if name}
+    if not stores:
+        return None
+    body: list[list[Cell]] = []
+    for name, one in stores.items():
+        cost = one.get("cost", {})
+        flops, speed = cost.get("gflops"), cost.get("videos a second")
+        body.append(
+            [
+                name, one["video encoder"]["name"], one["vlm"]["name"], one["frames"],
+                count(one["video encoder"]["parameters"]),
+                None if flops is None else f"{flops:,.0f}",
+                None if speed is None else f"{speed:.2f} ({cost['measured on']})",
+            ]
+        )  # fmt: skip
+    head = [
+        "store", "video encoder", "VLM", "frames", "parameters", "GFLOPs a video", "videos/s",
+    ]  # fmt: skip
+    caption = (
+        "GFLOPs: of the video encoder for all frames of a view, a multiplication and an addition "
+        "being two, where its card has them. Videos/s: of extraction with both encoders, as it was "
+        "measured when this store was made by itself; a dash where it was not."
+    )
+    return Section("What the encoders cost", [], [Table(head, body, caption)])
 
 
 def _splits(rows: Rows) -> list[Section]:

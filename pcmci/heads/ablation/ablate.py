@@ -141,8 +141,11 @@ class Ablator:
         results: str | Path = "ablations",
         resamples: int = RESAMPLES,
         command: str = "",
+        costs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Ablation:
         """Train what is not there, then score everything and write the tables.
+
+        costs: a store's path -> what is known of its encoder's cost, for the page.
 
         Raises PcmciError where no run at all went well.
         """
@@ -160,7 +163,9 @@ class Ablator:
         failures = {
             _shown(outcome.trial): outcome.reason for outcome in outcomes if not outcome.run
         }
+        stores = {part.name: _stored(part.store, costs or {}) for part in self.parts}
         facts = self._facts(taus, resamples, command) | {
+            "stores": stores,
             "runs": len(outcomes),
             "done": sum(outcome.run is not None for outcome in outcomes),
             "seconds": time.perf_counter() - began,
@@ -198,7 +203,6 @@ class Ablator:
             "reference": self.sweep.reference.name,
             "taus": list(taus),
             "resamples": resamples,
-            "stores": {part.name: _stored(part.store) for part in self.parts},
             "store": str(store.path),
             "fingerprint": store.fingerprint,
             "content digest": store.content_digest,
@@ -341,7 +345,7 @@ def _damaged(store: Store) -> dict[str, Any]:
     return {"replaced": {split: damaged.count(split) for split in dict.fromkeys(store.splits)}}
 
 
-def _stored(store: Store) -> dict[str, Any]:
+def _stored(store: Store, costs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What a page says of one of several stores."""
     return {
         "path": str(store.path),
@@ -350,6 +354,7 @@ def _stored(store: Store) -> dict[str, Any]:
         "vlm": store.spec.vlm,
         "video encoder": store.spec.video,
         "frames": store.spec.sampling.frames,
+        "cost": dict(costs.get(str(store.path), {})),
     }
 
 
