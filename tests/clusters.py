@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import cloudpickle
 import dask
+from children import forkserver
 from distributed import Client, WorkerPlugin
 
 from pcmci.cluster import connect
@@ -31,7 +30,7 @@ def local_client(
     """As `pcmci extract --workers` makes it, but for processes that are forked from one that has
     torch already: importing it takes most of a cluster's start. threads: of torch in each.
     environment: of theirs, beside what is inherited."""
-    _start_forkserver()
+    forkserver()
     share, specs_of = connect._threads_of_each, connect.worker_specs
 
     def specs(count, gpus):
@@ -52,21 +51,27 @@ def local_client(
         yield client
 
 
-@cache
-def _start_forkserver() -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcmci.extract.station", "pcmci.heads.ablation"])
-    process = context.Process(target=os.getpid)
-    process.start()
-    process.join()
-
-
-def kill(client: Client, worker: str) -> None:
-    """SIGKILL for the process of a worker, by its name."""
+def kill(client: Client, worker: str) -> bool:
+    """SIGKILL for the process of a worker, by its name or its address; whether there was one. The
+    nanny does it when it knows of its worker: one that dies before is not started again."""
     there = client.scheduler_info(n_workers=-1)["workers"]
-    (address,) = [a for a, about in there.items() if str(about["name"]) == worker]
-    pid = client.run(os.getpid, workers=[address])[address]
+    found = [a for a, about in there.items() if worker in (a, str(about["name"]))]
+    return bool(found) and any(
+        client.run(_kill, workers=found, nanny=True, on_error="ignore").values()
+    )
+
+
+async def _kill(dask_worker) -> bool:
+    """In a nanny."""
+    import asyncio
+
+    while dask_worker.process is not None and dask_worker.process.status.name == "starting":
+        await asyncio.sleep(0.01)
+    pid = dask_worker.pid
+    if pid is None:
+        return False
     os.kill(pid, signal.SIGKILL)
+    return True
 
 
 class Deadly(WorkerPlugin):
