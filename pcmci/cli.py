@@ -388,7 +388,7 @@ def ablate(
         found = ablator.run(taus, results, resamples, command)
     workers_did = trainers.workers if trainers is not None else {}
     from pcmci.report.ablation import write_report
-    from pcmci.report.table import ablation_table, show, undefined_line
+    from pcmci.report.table import ablation_table, no_interval_line, show, undefined_line
 
     page = write_report(found.path)
     if as_json:
@@ -408,6 +408,8 @@ def ablate(
         for score in dict.fromkeys(row["score"] for row in found.summary):
             if line := undefined_line(found.summary, score, "test"):
                 print(line)
+        if line := no_interval_line(found.summary, "test"):
+            print(line)
         print(
             f"{found.done} runs ({found.done - found.trained} of them were there)\n"
             f"rows: {found.path / 'results.parquet'}\npage: {page}"
