@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
@@ -16,6 +16,7 @@ from children import forkserver
 from distributed import Client, WorkerPlugin
 
 from pcmci.cluster import connect
+from pcmci.cluster.dispatch import Dispatcher
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
@@ -74,6 +75,34 @@ async def _kill(dask_worker) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def work_waits_for(known: Callable[[Dispatcher], bool]) -> Iterator[None]:
+    """Nobody gets work before that is so: a quick worker would have done all of it, and what
+    becomes of the other one would not be seen."""
+    feed, open_ = Dispatcher._feed, []
+
+    def feed_then(dispatcher):
+        if not open_ and known(dispatcher):
+            open_.append(True)
+        if open_:
+            feed(dispatcher)
+
+    with mock.patch.object(Dispatcher, "_feed", feed_then):
+        yield
+
+
+def refused(worker: str) -> Callable[[Dispatcher], bool]:
+    """For `work_waits_for`: it is known that the worker of this name gets none."""
+    return lambda dispatcher: any(
+        member.refused for name, member in dispatcher.members.items() if name == worker
+    )
+
+
+def all_ready(workers: int) -> Callable[[Dispatcher], bool]:
+    """For `work_waits_for`: so many can work."""
+    return lambda dispatcher: sum(p.ready for p in dispatcher._processes.values()) == workers
+
+
 class Deadly(WorkerPlugin):
     """Who decodes a video of this name dies of it, every time."""
 
@@ -128,6 +157,19 @@ class Stillborn(WorkerPlugin):
 
         if self.worker in (None, str(worker.name)):
             Encoders.load = end
+
+
+class Lacks(WorkerPlugin):
+    """A module that cannot be imported, on the worker of one name, or on all."""
+
+    name = "lacks"
+
+    def __init__(self, module: str, worker: str | None = None) -> None:
+        self.module, self.worker = module, worker
+
+    def setup(self, worker) -> None:
+        if self.worker in (None, str(worker.name)):
+            sys.modules[self.module] = None
 
 
 class Slow(WorkerPlugin):

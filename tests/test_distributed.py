@@ -14,12 +14,25 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from children import Child
 from children import command as run_command
-from clusters import Deadly, Other, Sick, Slow, Stillborn, kill, local_client
+from clusters import (
+    Deadly,
+    Lacks,
+    Other,
+    Sick,
+    Slow,
+    Stillborn,
+    all_ready,
+    kill,
+    local_client,
+    refused,
+    work_waits_for,
+)
 from servers import upload
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
 from pcmci.cluster.connect import visible_gpus, worker_specs
+from pcmci.cluster.dispatch import Dispatcher
 from pcmci.errors import ClusterError, NoWorker, SpecMismatch
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
@@ -156,7 +169,7 @@ def test_a_worker_that_differs_gets_no_work(what, dataset, config, whole, tmp_pa
     """The store exists, so it is the store that says who differs."""
     out = tmp_path / "store.zarr"
     extract(load_dataset("folder", dataset.videos[0].path.parent), out, config, progress=False)
-    with local_client(2, Other("0", what)) as client:
+    with local_client(2, Other("0", what)) as client, work_waits_for(refused("0")):
         summary = on(client, dataset, out, config, retry_failed=True)
     field = "libraries.torch" if what == "library" else "vlm.sha256"
     assert summary.workers["0"].note.startswith(f"got no work: {field}: the store has")
@@ -167,7 +180,6 @@ def test_a_worker_that_differs_gets_no_work(what, dataset, config, whole, tmp_pa
 
 def test_a_killed_worker_costs_nothing(dataset, config, whole, tmp_path, monkeypatch):
     """SIGKILL when it has got tasks; they are done by the other one, or by it when it is back."""
-    from pcmci.cluster.dispatch import Dispatcher
     from pcmci.extract.intake import Intake
 
     out = tmp_path / "store.zarr"
@@ -201,7 +213,15 @@ def test_workers_that_are_told_to_go_are_no_deaths(dataset, config, whole, tmp_p
         start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file)
         worker = ["worker", "--nthreads", "2", "--scheduler-file", file, "--name"]
         there = [start(*worker, "w0")]
-        take = Intake.take
+        take, feed = Intake.take, Dispatcher._feed
+
+        def feed_and_wait(dispatcher):
+            """Two tasks of four, and the ninth when the one that had these has gone."""
+            dispatcher._tasks_a_worker = 2
+            if dispatcher.members["w0"].left or not (dispatcher._in_flight() or there[1:]):
+                feed(dispatcher)
+
+        monkeypatch.setattr(Dispatcher, "_feed", feed_and_wait)
 
         def take_and_go_on(intake, row, vlm, video):
             take(intake, row, vlm, video)
@@ -259,7 +279,7 @@ def test_a_video_that_kills_its_workers_fails_and_no_other(dataset, config, whol
 
 def test_a_sick_worker_is_left_out(dataset, config, whole, tmp_path):
     out = tmp_path / "store.zarr"
-    with local_client(2, Sick("1")) as client:
+    with local_client(2, Sick("1")) as client, work_waits_for(all_ready(2)):
         summary = on(client, dataset, out, config)
     assert summary.workers["1"].note == (
         "got no work: RuntimeError: CUDA error: an illegal memory access was encountered"
@@ -302,6 +322,20 @@ def test_workers_that_end_by_themselves_end_the_run(how, dataset, config, tmp_pa
     ):
         on(client, dataset, tmp_path / "a.zarr", config)
     assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_worker_whose_import_fails_gets_no_work(dataset, config, whole, tmp_path):
+    """Where all are so, that is the error, and none of them ends of it."""
+    out, lacking = tmp_path / "store.zarr", "pcmci.extract.station"
+    with local_client(2, Lacks(lacking, "1")) as client, work_waits_for(refused("1")):
+        summary = on(client, dataset, out, config)
+    assert summary.workers["1"].note.startswith("got no work: ModuleNotFoundError: import of pcmci")
+    assert content(out) == content(whole)
+    with (
+        local_client(2, Lacks(lacking)) as client,
+        pytest.raises(NoWorker, match=r"ModuleNotFoundError: import of pcmci\.extract\.station"),
+    ):
+        on(client, dataset, tmp_path / "none.zarr", config)
 
 
 def test_where_workers_are_killed_all_the_time_the_wait_has_an_end(dataset, config, tmp_path):
