@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/pcmci demo
 
+# a process a core, at most four: each imports torch for itself
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # every fault by the hundred, with a table at the end; half an hour at most
 test-faults: $(VENV)/.installed-test

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
 import cloudpickle
 import dask
+from children import forkserver
 from distributed import Client, WorkerPlugin
 
 from pcmci.cluster import connect
+from pcmci.cluster.dispatch import Dispatcher
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
@@ -31,7 +31,7 @@ def local_client(
     """As `pcmci extract --workers` makes it, but for processes that are forked from one that has
     torch already: importing it takes most of a cluster's start. threads: of torch in each.
     environment: of theirs, beside what is inherited."""
-    _start_forkserver()
+    forkserver()
     share, specs_of = connect._threads_of_each, connect.worker_specs
 
     def specs(count, gpus):
@@ -52,21 +52,55 @@ def local_client(
         yield client
 
 
-@cache
-def _start_forkserver() -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcmci.extract.station", "pcmci.heads.ablation.ablate"])
-    process = context.Process(target=os.getpid)
-    process.start()
-    process.join()
-
-
-def kill(client: Client, worker: str) -> None:
-    """SIGKILL for the process of a worker, by its name."""
+def kill(client: Client, worker: str) -> bool:
+    """SIGKILL for the process of a worker, by its name or its address; whether there was one. The
+    nanny does it when it knows of its worker: one that dies before is not started again."""
     there = client.scheduler_info(n_workers=-1)["workers"]
-    (address,) = [a for a, about in there.items() if str(about["name"]) == worker]
-    pid = client.run(os.getpid, workers=[address])[address]
+    found = [a for a, about in there.items() if worker in (a, str(about["name"]))]
+    return bool(found) and any(
+        client.run(_kill, workers=found, nanny=True, on_error="ignore").values()
+    )
+
+
+async def _kill(dask_worker) -> bool:
+    """In a nanny."""
+    import asyncio
+
+    while dask_worker.process is not None and dask_worker.process.status.name == "starting":
+        await asyncio.sleep(0.01)
+    pid = dask_worker.pid
+    if pid is None:
+        return False
     os.kill(pid, signal.SIGKILL)
+    return True
+
+
+@contextlib.contextmanager
+def work_waits_for(known: Callable[[Dispatcher], bool]) -> Iterator[None]:
+    """Nobody gets work before that is so: a quick worker would have done all of it, and what
+    becomes of the other one would not be seen."""
+    feed, open_ = Dispatcher._feed, []
+
+    def feed_then(dispatcher):
+        if not open_ and known(dispatcher):
+            open_.append(True)
+        if open_:
+            feed(dispatcher)
+
+    with mock.patch.object(Dispatcher, "_feed", feed_then):
+        yield
+
+
+def refused(worker: str) -> Callable[[Dispatcher], bool]:
+    """For `work_waits_for`: it is known that the worker of this name gets none."""
+    return lambda dispatcher: any(
+        member.refused for name, member in dispatcher.members.items() if name == worker
+    )
+
+
+def all_ready(workers: int) -> Callable[[Dispatcher], bool]:
+    """For `work_waits_for`: so many can work."""
+    return lambda dispatcher: sum(p.ready for p in dispatcher._processes.values()) == workers
 
 
 class Deadly(WorkerPlugin):
@@ -123,6 +157,19 @@ class Stillborn(WorkerPlugin):
 
         if self.worker in (None, str(worker.name)):
             Encoders.load = end
+
+
+class Lacks(WorkerPlugin):
+    """A module that cannot be imported, on the worker of one name, or on all."""
+
+    name = "lacks"
+
+    def __init__(self, module: str, worker: str | None = None) -> None:
+        self.module, self.worker = module, worker
+
+    def setup(self, worker) -> None:
+        if self.worker in (None, str(worker.name)):
+            sys.modules[self.module] = None
 
 
 class Slow(WorkerPlugin):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,23 @@ def _numbers_as_python_has_them() -> None:
     thread (`pcmci.device.choose_device`), where hypothesis looks for them."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+HANGS_SECONDS = 600
+"""No test takes a tenth of it, on a machine that is busy with other work. One that waits for what
+will not come is ended; nothing else in the tests says how long something may take."""
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_ever(request) -> Iterator[None]:
+    def stop(number, frame):
+        raise AssertionError(f"hangs: {HANGS_SECONDS} s are over")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(HANGS_SECONDS * (5 if request.node.get_closest_marker("long") else 1))
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 TINY_CLIP = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +62,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         elif status:
             self.send_error(status)
         else:
-            time.sleep(60)
+            self.server.over.wait()  # type: ignore[attr-defined]
 
     def log_message(self, *_: object) -> None:
         pass
@@ -76,11 +75,13 @@ def web_server(folder: Path) -> Iterator[tuple[str, list[int]]]:
     handler = functools.partial(_Handler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.trouble = []  # type: ignore[attr-defined]
+    server.over = threading.Event()  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", server.trouble
     finally:
+        server.over.set()  # type: ignore[attr-defined]
         server.shutdown()
         thread.join()
         server.server_close()

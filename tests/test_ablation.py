@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import statistics
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from children import Child, command
 from synthetic import small_store
 
 import pcmci as package
@@ -508,22 +508,17 @@ def test_the_command_fails_where_a_run_failed(pcmci, store, tmp_path):
 )
 def test_a_signal_stops_it_and_leaves_nothing_half_done(store, tmp_path, number, to_all):
     """Sent to the command, or to its workers too, as `scancel` and `timeout` do."""
-    command = [
-        sys.executable, "-m", "pcmci", "ablate", "--features", store.path, "--seeds", 20,
-        "--out", tmp_path / "runs", "--results", tmp_path / "ablations", "--epochs", 30,
-        *FLAGS[2:-4], "--workers", 2,
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+    child = Child(
+        command, "ablate", "--features", store.path, "--seeds", 20, "--out", tmp_path / "runs",
+        "--results", tmp_path / "ablations", "--epochs", 30, *FLAGS[2:-4], "--workers", 2,
     )  # fmt: skip
     finished = tmp_path / "runs"
     while not list(finished.glob("small_*")):
-        assert process.poll() is None, process.stderr.read()
+        assert child.alive(), child.wait()
         time.sleep(0.1)
-    os.killpg(process.pid, number) if to_all else process.send_signal(number)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 128 + number
+    child.send_signal(number, to_all)
+    code, said = child.wait()
+    assert code == 128 + number
     assert "the same command goes on from here" in said.splitlines()[-1]
     assert "Traceback" not in said
     assert not list(finished.glob(".small*"))

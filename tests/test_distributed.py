@@ -8,17 +8,31 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from clusters import Deadly, Other, Sick, Slow, Stillborn, kill, local_client
+from children import Child
+from children import command as run_command
+from clusters import (
+    Deadly,
+    Lacks,
+    Other,
+    Sick,
+    Slow,
+    Stillborn,
+    all_ready,
+    kill,
+    local_client,
+    refused,
+    work_waits_for,
+)
 from servers import upload
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
 from pcmci.cluster.connect import visible_gpus, worker_specs
+from pcmci.cluster.dispatch import Dispatcher
 from pcmci.errors import ClusterError, NoWorker, SpecMismatch
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
@@ -55,20 +69,6 @@ def cluster():
         yield client
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_ever():
-    """What is wrong with a dispatcher shows as a hang."""
-
-    def stop(number, frame):
-        raise AssertionError("hangs")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(100)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
 def content(path):
     with open_store(path) as store:
         return store.content_digest, store.reasons, store.read("vlm", store.done_rows).tobytes()
@@ -85,7 +85,8 @@ def processes():
         started.append(subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL))
         if "--scheduler-file" in options:
             file = options[options.index("--scheduler-file") + 1]
-            while not file.exists():
+            while not file.exists():  # a worker that finds none gives up after a while
+                assert started[-1].poll() is None
                 time.sleep(0.05)
         return started[-1]
 
@@ -93,7 +94,7 @@ def processes():
         yield start
     finally:
         for process in started:
-            process.terminate()
+            process.kill()  # a worker goes with its nanny
         for process in started:
             process.wait()
 
@@ -168,7 +169,7 @@ def test_a_worker_that_differs_gets_no_work(what, dataset, config, whole, tmp_pa
     """The store exists, so it is the store that says who differs."""
     out = tmp_path / "store.zarr"
     extract(load_dataset("folder", dataset.videos[0].path.parent), out, config, progress=False)
-    with local_client(2, Other("0", what)) as client:
+    with local_client(2, Other("0", what)) as client, work_waits_for(refused("0")):
         summary = on(client, dataset, out, config, retry_failed=True)
     field = "libraries.torch" if what == "library" else "vlm.sha256"
     assert summary.workers["0"].note.startswith(f"got no work: {field}: the store has")
@@ -178,22 +179,27 @@ def test_a_worker_that_differs_gets_no_work(what, dataset, config, whole, tmp_pa
 
 
 def test_a_killed_worker_costs_nothing(dataset, config, whole, tmp_path, monkeypatch):
-    """SIGKILL while it has tasks; they are done by the other one, or by it when it is back."""
+    """SIGKILL when it has got tasks; they are done by the other one, or by it when it is back."""
     from pcmci.extract.intake import Intake
 
     out = tmp_path / "store.zarr"
-    with local_client(2, Slow(0.1)) as client:
-        take, taken = Intake.take, []
+    with local_client(2) as client:
+        take, submit, taken, killed = Intake.take, Dispatcher._submit, [], []
 
-        def take_and_kill(intake, row, vlm, video):
+        def take_and_note(intake, row, vlm, video):
             take(intake, row, vlm, video)
             taken.append(row)
-            if len(taken) == 2:
-                kill(client, "0")
 
-        monkeypatch.setattr(Intake, "take", take_and_kill)
+        def submit_and_kill(dispatcher, address, function, items):
+            submit(dispatcher, address, function, items)
+            if items and not killed:
+                killed.append(dispatcher._processes[address].member.name)
+                assert kill(client, address)
+
+        monkeypatch.setattr(Intake, "take", take_and_note)
+        monkeypatch.setattr(Dispatcher, "_submit", submit_and_kill)
         summary = on(client, dataset, out, config)
-    assert summary.workers["0"].note == "died once"
+    assert summary.workers[killed[0]].note == "died once"
     assert sorted(taken) == sorted(set(taken))
     assert content(out) == content(whole)
 
@@ -207,7 +213,15 @@ def test_workers_that_are_told_to_go_are_no_deaths(dataset, config, whole, tmp_p
         start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file)
         worker = ["worker", "--nthreads", "2", "--scheduler-file", file, "--name"]
         there = [start(*worker, "w0")]
-        take = Intake.take
+        take, feed = Intake.take, Dispatcher._feed
+
+        def feed_and_wait(dispatcher):
+            """Two tasks of four, and the ninth when the one that had these has gone."""
+            dispatcher._tasks_a_worker = 2
+            if dispatcher.members["w0"].left or not (dispatcher._in_flight() or there[1:]):
+                feed(dispatcher)
+
+        monkeypatch.setattr(Dispatcher, "_feed", feed_and_wait)
 
         def take_and_go_on(intake, row, vlm, video):
             take(intake, row, vlm, video)
@@ -233,8 +247,11 @@ def test_a_client_that_was_cut_off_ends_the_run(cluster, dataset, config, whole,
     def take_and_cut(intake, row, vlm, video):
         take(intake, row, vlm, video)
         if not cut:
-            cut.append(cluster.loop.add_callback(cluster.scheduler_comm.comm.abort))
-            time.sleep(1)  # as when the writer waits for the disk
+            cut.append(cluster.scheduler_comm)
+            cluster.loop.add_callback(cut[0].comm.abort)
+            # as when the writer waits for the disk
+            while cluster.scheduler_comm in (None, *cut) or cluster.status != "running":
+                time.sleep(0.01)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Intake, "take", take_and_cut)
@@ -262,7 +279,7 @@ def test_a_video_that_kills_its_workers_fails_and_no_other(dataset, config, whol
 
 def test_a_sick_worker_is_left_out(dataset, config, whole, tmp_path):
     out = tmp_path / "store.zarr"
-    with local_client(2, Sick("1")) as client:
+    with local_client(2, Sick("1")) as client, work_waits_for(all_ready(2)):
         summary = on(client, dataset, out, config)
     assert summary.workers["1"].note == (
         "got no work: RuntimeError: CUDA error: an illegal memory access was encountered"
@@ -307,6 +324,20 @@ def test_workers_that_end_by_themselves_end_the_run(how, dataset, config, tmp_pa
     assert not (tmp_path / "a.zarr").exists()
 
 
+def test_a_worker_whose_import_fails_gets_no_work(dataset, config, whole, tmp_path):
+    """Where all are so, that is the error, and none of them ends of it."""
+    out, lacking = tmp_path / "store.zarr", "pcmci.extract.station"
+    with local_client(2, Lacks(lacking, "1")) as client, work_waits_for(refused("1")):
+        summary = on(client, dataset, out, config)
+    assert summary.workers["1"].note.startswith("got no work: ModuleNotFoundError: import of pcmci")
+    assert content(out) == content(whole)
+    with (
+        local_client(2, Lacks(lacking)) as client,
+        pytest.raises(NoWorker, match=r"ModuleNotFoundError: import of pcmci\.extract\.station"),
+    ):
+        on(client, dataset, tmp_path / "none.zarr", config)
+
+
 def test_where_workers_are_killed_all_the_time_the_wait_has_an_end(dataset, config, tmp_path):
     with (
         local_client(1, Stillborn()) as client,
@@ -345,8 +376,14 @@ def test_workers_come_and_go(dataset, config, whole, tmp_path, monkeypatch):
     with local_client(1, Slow(0.2)) as client:
         client.cluster.new_spec = worker_specs(1, [])[0]
         client.cluster.scale(0)
-        later = threading.Timer(1, client.cluster.scale, [1])
-        later.start()
+        while client.scheduler_info(n_workers=-1)["workers"]:
+            time.sleep(0.05)
+
+        def say(extraction, line):
+            if line.startswith("no worker is there"):
+                client.cluster.scale(1)
+
+        monkeypatch.setattr(ClusterExtraction, "_say", say)
         take, taken = Intake.take, []
 
         def take_and_scale(intake, row, vlm, video):
@@ -357,7 +394,6 @@ def test_workers_come_and_go(dataset, config, whole, tmp_path, monkeypatch):
 
         monkeypatch.setattr(Intake, "take", take_and_scale)
         summary = on(client, dataset, out, config)
-        later.join()
     assert set(summary.failures) == {"broken"}
     assert sorted(taken) == sorted(set(taken))
     assert content(out) == content(whole)
@@ -374,7 +410,7 @@ def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
     with processes() as start:
         there = "--scheduler-file", file
         scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", *there)
-        start("worker", "--nthreads", "2", "--death-timeout", "5", *there)
+        start("worker", "--nthreads", "2", *there)
         take, taken = Intake.take, []
 
         def take_and_kill(intake, row, vlm, video):
@@ -400,17 +436,11 @@ def test_a_signal_stops_cleanly(number, dataset, config, whole, tiny_videos, tmp
     settings = ["--frames", FRAMES, "--vlm", config.vlm, "--vlm-weights", config.vlm_weights]
     settings += ["--video-encoder", config.video_encoder, "--video-weights", config.video_weights]
     command = ["extract", "--dataset", "folder", "--videos", tiny_videos, "--out", out]
-    child = subprocess.Popen(
-        [sys.executable, "-c", SLOW_COMMAND, *map(str, [*command, *settings, "--workers", 1])],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert child.stdout.readline() == "taken\n"
-    os.killpg(child.pid, number)
-    said = child.communicate(timeout=60)[1]
-    assert child.returncode == 128 + number, said
+    child = Child(waits_for_its_signal, *command, *settings, "--workers", 1)
+    assert child.out.readline() == "taken\n"
+    child.send_signal(number, to_all=True)
+    code, said = child.wait()
+    assert code == 128 + number, said
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
     with open_store(out) as store:
@@ -419,21 +449,20 @@ def test_a_signal_stops_cleanly(number, dataset, config, whole, tiny_videos, tmp
     assert content(out) == content(whole)
 
 
-SLOW_COMMAND = """
-import sys, time
-from pcmci import cli
-from pcmci.extract.intake import Intake
+def waits_for_its_signal(*arguments):
+    """In a child: `pcmci`, which takes a video and goes on when it was told to stop."""
+    from pcmci.extract.intake import Intake
 
-take = Intake.take
-def slow_take(self, row, vlm, video):
-    take(self, row, vlm, video)
-    print("taken", flush=True)
-    time.sleep(0.5)
-Intake.take = slow_take
+    take = Intake.take
 
-if __name__ == "__main__":
-    cli.main()
-"""
+    def take_and_wait(intake, row, vlm, video):
+        take(intake, row, vlm, video)
+        print("taken", flush=True)
+        while not intake.stop.number:
+            time.sleep(0.01)
+
+    Intake.take = take_and_wait
+    run_command(*arguments)
 
 
 def test_the_command_says_what_each_worker_did(pcmci, config, tiny_videos, tmp_path):

@@ -5,7 +5,16 @@ import signal
 
 import numpy as np
 import pytest
-from clusters import CountsReads, DeadlyRun, OtherTorch, kill, local_client, reads
+from clusters import (
+    CountsReads,
+    DeadlyRun,
+    OtherTorch,
+    kill,
+    local_client,
+    reads,
+    refused,
+    work_waits_for,
+)
 from servers import upload
 from synthetic import small_store
 
@@ -115,7 +124,8 @@ def test_a_worker_with_another_torch_gets_no_work(store, swept, tmp_path, capsys
         names = {a: str(w["name"]) for a, w in client.scheduler_info()["workers"].items()}
         (other,) = names.keys() - {t._first}
         client.register_plugin(OtherTorch(names[other]))
-        found = sweep(store, tmp_path, t)
+        with work_waits_for(refused(names[other])):
+            found = sweep(store, tmp_path, t)
     assert f"worker {names[other]} gets no work: torch 1.0, not" in capsys.readouterr().out
     assert_same_bits(found, swept)
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import obstore
 import pytest
 import zarr
+from children import Child
 from servers import bucket, objects, upload
 from store_contract import (
     StoreContract,
@@ -126,18 +124,12 @@ def another_machine(monkeypatch, tmp_path):
 
 def killed_writer(path: Url, rows: int) -> None:
     """A process that is killed after so many videos were accepted."""
-    code = (
-        "import os, signal, sys; from pcmci.cache.store import StoreWriter\n"
-        "from store_contract import put\n"
-        "put(StoreWriter(sys.argv[1], sync_seconds=1000), range(int(sys.argv[2])))\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(rows)],
-        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"},
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
+    assert Child(write_and_die, path, rows).wait()[0] == -signal.SIGKILL
+
+
+def write_and_die(path: Url, rows: int) -> None:
+    put(StoreWriter(path, sync_seconds=1000), range(rows))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_objects_are_the_files_of_a_folder(path, tmp_path):

@@ -142,7 +142,7 @@ def browse(html: str, folder) -> tuple[str, list[str]]:
             "--disable-quic", f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr",
             "--virtual-time-budget=5000", "--dump-dom", path.as_uri(),
         ],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

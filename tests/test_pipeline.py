@@ -5,17 +5,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+from children import Child
 from conftest import TINY_CLIP, TINY_VIT
 
 from pcmci.cache.schema import Sampling, Status
 from pcmci.cache.store import open_store
+from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import SpecMismatch, UsageError, WeightsError
 from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
@@ -167,13 +167,9 @@ def test_killed_and_started_again_ends_with_the_same_bits(
 ):
     """SIGKILL when some videos are in, in both formats."""
     out = tmp_path / f"store{suffix}"
-    child = subprocess.Popen(
-        [sys.executable, "-c", SLOW_EXTRACTION, str(tiny_videos), str(out), config.vlm],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    child = Child(extract_three, tiny_videos, out, config)
     for _ in range(3):
-        assert child.stdout.readline().startswith("encoded")
+        assert child.out.readline().startswith("encoded")
     child.send_signal(signal.SIGKILL)
     child.wait()
     summary = extract(dataset, out, config, progress=False)
@@ -181,26 +177,19 @@ def test_killed_and_started_again_ends_with_the_same_bits(
     assert content(out) == content(whole)
 
 
-SLOW_EXTRACTION = """
-import sys, time
-from pathlib import Path
-from pcmci.cache.writing.writer import StoreWriter
-from pcmci.extract.config import ExtractConfig
-from pcmci.extract.datasets import load_dataset
-from pcmci.extract.pipeline import extract
+def extract_three(videos, out, config):
+    """In a child: an extraction that waits to be killed when three videos are in."""
+    put, rows = StoreWriter.put, []
 
-put = StoreWriter.put
-def slow_put(self, *arguments):
-    put(self, *arguments)
-    print("encoded", arguments[0], flush=True)
-    time.sleep(0.3)
-StoreWriter.put = slow_put
+    def put_and_wait(writer, row, *features):
+        put(writer, row, *features)
+        print("encoded", row, flush=True)
+        rows.append(row)
+        if len(rows) == 3:
+            signal.pause()
 
-videos, out, vlm = sys.argv[1:]
-config = ExtractConfig(frames=8, vlm=vlm, vlm_weights="random:0",
-                       video_encoder="timesformer-tiny", video_weights="random:0")
-extract(load_dataset("folder", Path(videos)), out, config, progress=False)
-"""
+    StoreWriter.put = put_and_wait
+    extract(load_dataset("folder", videos), out, config, progress=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

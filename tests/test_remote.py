@@ -3,16 +3,17 @@
 import contextlib
 import resource
 import shutil
+import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import obstore
 import pytest
+from children import Child
 from servers import bucket, objects, upload, web_server
-from test_pipeline import SLOW_EXTRACTION
+from test_pipeline import extract_three
 
 from pcmci.cache.schema import Preprocessing, Sampling, Status
 from pcmci.cache.store import open_store
@@ -196,13 +197,13 @@ def test_a_web_server_in_trouble_is_a_reason(tiny_videos, config, tmp_path):
 
 @pytest.fixture
 def decoder(config, tmp_path, monkeypatch):
-    """A decoder with a second a video, whose temporary files go to tmp_path / "scratch"."""
+    """A decoder with all the time it wants, whose temporary files go to tmp_path / "scratch"."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     inputs = {"vlm": Input(Preprocessing(8, 8, "bicubic", (0.5,) * 3, (0.5,) * 3), 1)}
-    with contextlib.closing(Decoder(Sampling(4), inputs, 5)) as decoder:
+    with contextlib.closing(Decoder(Sampling(4), inputs, 600)) as decoder:
         yield decoder
     assert list(scratch.iterdir()) == []
 
@@ -215,7 +216,7 @@ def test_a_server_that_says_nothing_costs_its_video_the_time_of_one(decoder, tin
         trouble += [0]
         with pytest.raises(VideoError, match="downloading and decoding it take longer than 1 s"):
             decoder.prepare(film)
-        decoder._seconds = 60
+        decoder._seconds = 600
         assert decoder.prepare(film)["vlm"].shape == (4, 1, 8, 8, 3)
 
 
@@ -296,16 +297,12 @@ def test_an_extraction_that_was_killed_ends_with_the_same_bits(
 ):
     """SIGKILL of a process that writes to the bucket, when some videos are in."""
     out = f"s3://{s3}/features/films.zarr"
-    child = subprocess.Popen(
-        [sys.executable, "-c", SLOW_EXTRACTION, str(tiny_videos), out, config.vlm],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    child = Child(extract_three, tiny_videos, out, config)
     for _ in range(3):
-        assert child.stdout.readline().startswith("encoded")
+        assert child.out.readline().startswith("encoded")
     with pytest.raises(StoreError, match=f"being written by process {child.pid}"):
         extract(load_dataset("folder", tiny_videos), out, config, progress=False)
-    child.kill()
+    child.send_signal(signal.SIGKILL)
     child.wait()
     summary = extract(load_dataset("folder", tiny_videos), out, config, progress=False)
     assert 0 < summary.videos < 8
@@ -325,18 +322,20 @@ def said(pcmci, *arguments):
     return line
 
 
+@pytest.fixture
 def closed_port():
+    """Nobody listens there, and nobody else can have it meanwhile."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+        yield one.getsockname()[1]
 
 
-def test_a_server_that_cannot_be_reached_is_one_line(pcmci, s3, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
+def test_a_server_that_cannot_be_reached_is_one_line(pcmci, s3, monkeypatch, closed_port):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port}")
     line = said(pcmci, "extract", "--dataset", "folder", "--videos", f"s3://{s3}/x")
     assert f"s3://{s3}/x cannot be" in line
     assert "the server cannot be reached" in line
-    web = f"http://127.0.0.1:{closed_port()}/films"
+    web = f"http://127.0.0.1:{closed_port}/films"
     line = said(pcmci, "extract", "--dataset", "folder", "--videos", web)
     assert f"{web} cannot be" in line
     assert "the server cannot be reached" in line
@@ -348,10 +347,10 @@ def test_a_server_that_cannot_be_reached_is_one_line(pcmci, s3, monkeypatch):
 
 
 def test_a_store_that_cannot_be_reached_is_found_out_first(
-    s3, tiny_videos, config, monkeypatch, tmp_path
+    s3, tiny_videos, config, monkeypatch, tmp_path, closed_port
 ):
     dataset = load_dataset("folder", tiny_videos)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port}")
     monkeypatch.setattr("pcmci.extract.pipeline.Encoders.load", None)
     with pytest.raises(StoreError, match="the server cannot be reached"):
         extract(dataset, f"s3://{s3}/x.zarr", config, progress=False)

@@ -28,7 +28,8 @@ from distributed.comm import CommClosedError
 from pcmci.cluster.connect import lost
 from pcmci.cluster.exits import FAULTS, Exits, check_faults
 from pcmci.cluster.halting import halt
-from pcmci.cluster.patience import NOBODY, UNDECIDED, WAIT_MINUTES, Patience, before_work
+from pcmci.cluster.late import late
+from pcmci.cluster.patience import NOBODY, NONE_USABLE, WAIT_MINUTES, Patience
 from pcmci.errors import ClusterError, NoWorker, PcmciError
 
 DEATHS = 3
@@ -135,7 +136,8 @@ class Dispatcher(Generic[Item]):
         say: Callable[[str], None] = lambda line: None,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
-        self.client, self._work, self._admit, self._judge = client, work, admit, judge
+        self.client, self._work, self._judge = client, work, judge
+        self._admit = late(admit)
         self._token, self._tasks_a_worker = token, tasks_a_worker
         self._size, self._least = size, least
         self._stopping, self._say, self._tick = stopping, say, tick
@@ -435,15 +437,8 @@ class Dispatcher(Generic[Item]):
                 f"{first.refused}"
             )
         check_faults(self._faults, len(usable))
-        # One that was asked may take its time, unless such as it have died of it all the while.
-        here = "of the workers there none may do the work" if self._processes else NOBODY
-        why = [] if usable else [here]
-        why = [*why, before_work(self._stillborn)] if self._stillborn else why
-        self._patience.wait(
-            ", and ".join(why) or UNDECIDED,
-            may_end=not usable or self._stillborn > 0,
-            at_once=bool(why),
-        )
+        nobody = "" if usable else NONE_USABLE if self._processes else NOBODY
+        self._patience.wait(nobody, self._stillborn)
 
     def _check_connection(self) -> None:
         if self.client.status != "running":

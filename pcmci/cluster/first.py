@@ -7,15 +7,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from distributed import Client, get_worker, wait
+from distributed import Client, wait
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from pcmci.cluster.connect import lost
 from pcmci.cluster.exits import Exits, check_faults
-from pcmci.cluster.patience import NOBODY, UNDECIDED, WAIT_MINUTES, Patience, before_work
+from pcmci.cluster.late import late_with_address
+from pcmci.cluster.patience import NOBODY, WAIT_MINUTES, Patience
 from pcmci.errors import ClusterError, NoWorker, PcmciError
 
 Answer = TypeVar("Answer")
@@ -42,6 +43,10 @@ def first_answer(
         return _Inquiry(client, exits, Patience(wait_minutes, say), say).first(ask, trouble)
 
 
+class _Fault(Exception):
+    """A worker's: others are asked."""
+
+
 class _Inquiry:
     """One question, and what became of the workers meanwhile."""
 
@@ -51,6 +56,7 @@ class _Inquiry:
         self._client, self._exits, self._patience, self._say = client, exits, patience, say
         self._names: dict[str, str] = {}  # by address, of those there when last looked at
         self._reasons: dict[str, str] = {}  # by address, why it cannot be used
+        self._one_by_one = False
         self._died = 0
         self._faults: Counter[str] = Counter()
 
@@ -67,21 +73,31 @@ class _Inquiry:
                 time.sleep(POLL_SECONDS)
                 continue
             some = untried if self._reasons else None
-            answered = self._ask(ask, some)
+            if self._one_by_one:
+                some = untried[:1] or None
+            try:
+                answered = self._ask(late_with_address(ask), some)
+            except _Fault as fault:
+                # An error does not say whose it was.
+                if some and len(some) == 1:
+                    self._reasons[some[0]] = str(fault)
+                self._one_by_one = True
+                continue
             if answered is None:
                 continue
-            address, answer, fault = answered
-            if fault or (fault := trouble(answer)):
-                self._reasons[address] = fault
+            address, answer = answered
+            if reason := trouble(answer):
+                self._reasons[address] = reason
             else:
                 return address, answer
 
     def _ask(
-        self, ask: Callable[[], Answer], some: list[str] | None
-    ) -> tuple[str, Answer, str] | None:
-        """What one of them says; None where all that were asked are gone."""
+        self, ask: Callable[[], tuple[str, Answer]], some: list[str] | None
+    ) -> tuple[str, Answer] | None:
+        """What one of them says; None where all that were asked are gone. Raises _Fault where that
+        one fails."""
         client = self._client
-        future = client.submit(_with_address, ask, workers=some, pure=False)
+        future = client.submit(ask, workers=some, pure=False)
         while future.status == "pending":
             with contextlib.suppress(TimeoutError, CancelledError):
                 wait(future, timeout=POLL_SECONDS)
@@ -91,10 +107,12 @@ class _Inquiry:
             if some and not set(some) & set(self._names):
                 return None  # nobody would answer
         try:
-            answered: tuple[str, Answer, str] = future.result()
+            if error := future.exception():
+                if isinstance(error, KilledWorker):
+                    return None  # Dask has counted to three; what is counted here is why
+                raise _Fault(_line(error))
+            answered: tuple[str, Answer] = future.result()
             return answered
-        except KilledWorker:
-            return None  # Dask has counted to three; what is counted here is why
         except (OSError, CommClosedError, CancelledError) as error:
             raise lost(error) from error
 
@@ -108,13 +126,7 @@ class _Inquiry:
             self._say(f"worker {before[address]} is gone")
         self._faults.update(fault for _, fault in self._exits.told() if fault)
         check_faults(self._faults, len(self._names.keys() - self._reasons.keys()))
-        why = [] if self._names else [NOBODY]
-        why = [*why, before_work(self._died)] if self._died else why
-        self._patience.wait(
-            ", and ".join(why) or UNDECIDED,
-            may_end=bool(why),
-            at_once=bool(why),
-        )
+        self._patience.wait("" if self._names else NOBODY, self._died)
 
 
 class WorkerGone(ClusterError):
@@ -158,9 +170,6 @@ def names_of_workers(client: Client) -> dict[str, str]:
     return {address: str(about.get("name", address)) for address, about in there.items()}
 
 
-def _with_address(ask: Callable[[], Answer]) -> tuple[str, Any, str]:
-    address = get_worker().address
-    try:
-        return address, ask(), ""
-    except Exception as error:  # a fault of this worker's: others are asked
-        return address, None, f"{type(error).__name__}: {error}"
+def _line(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"

@@ -15,6 +15,7 @@ AGAIN_SECONDS = 300
 
 
 NOBODY = "no worker is there"
+NONE_USABLE = "of the workers there none may do the work"
 UNDECIDED = "no worker has said yet whether it can do the work"
 
 
@@ -34,31 +35,31 @@ class Patience:
     def over(self) -> None:
         """There is one; the clock begins anew at the next `wait`."""
         self._since: float | None = None
-        self._said, self._said_at = "", 0.0
+        self._said_at, self._nobody, self._ended = 0.0, "", 0
 
-    def wait(self, why: str, *, may_end: bool = True, at_once: bool = True) -> None:
-        """why: there is none, in words. at_once: say so now, and not only when it takes long.
+    def wait(self, nobody: str, ended: int) -> None:
+        """nobody: why there is none to wait for, or "" where one was asked and has not answered.
+        ended: processes that ended before they had work, since one could last work.
 
-        Raises ClusterError where the time is up and it `may_end`.
+        One that was asked may take its time, unless such as it ended meanwhile.
+        Raises ClusterError where the time is up.
         """
         now = time.monotonic()
         if self._since is None:
             self._since = self._said_at = now
         left = self._seconds - (now - self._since)
-        if left <= 0 and may_end:
+        died = f"{ended} ended before they had work (killed, or out of memory?)" if ended else ""
+        why = ", and ".join(filter(None, (nobody, died)))
+        if left <= 0 and why:
             raise ClusterError(
                 f"no worker could be used for {_shown(self._seconds)}: {why}; the same command "
                 "goes on from here, and --wait-workers MINUTES lets it wait longer"
             )
-        if (at_once and why != self._said) or now - self._said_at > AGAIN_SECONDS:
-            most = f", {_shown(left)} at most" if may_end else ""
-            self._say(f"{why}: waiting for one{most}")
-            self._said, self._said_at = why, now
-
-
-def before_work(died: int) -> str:
-    """Of so many processes, for `Patience.wait`; "" for none."""
-    return f"{died} ended before they had work (killed, or out of memory?)" if died else ""
+        news = ended != self._ended or (nobody and nobody != self._nobody)
+        if news or now - self._said_at > AGAIN_SECONDS:
+            most = f", {_shown(left)} at most" if why else ""
+            self._say(f"{why or UNDECIDED}: waiting for one{most}")
+            self._said_at, self._nobody, self._ended = now, nobody or self._nobody, ended
 
 
 def _shown(seconds: float) -> str:

@@ -156,7 +156,7 @@ def ablate(
         found = ablator.run(taus, results, resamples, command, costs)
     workers_did = {name: one for each in trainers or () for name, one in each.workers.items()}
     from pcmci.report.ablation import write_report
-    from pcmci.report.table import ablation_table, show, undefined_line
+    from pcmci.report.table import ablation_table, no_interval_line, show, undefined_line
 
     page = write_report(found.path)
     if as_json:
@@ -176,6 +176,8 @@ def ablate(
         for score in dict.fromkeys(row["score"] for row in found.summary):
             if line := undefined_line(found.summary, score, "test"):
                 print(line)
+        if line := no_interval_line(found.summary, "test"):
+            print(line)
         print(
             f"{found.done} runs ({found.done - found.trained} of them were there)\n"
             f"rows: {found.path / 'results.parquet'}\npage: {page}"

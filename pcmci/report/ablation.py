@@ -23,12 +23,12 @@ from pcmci.report.encoders import row_notes
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS
 from pcmci.report.table import (
-    NO_INTERVAL,
     STAGES,
     best_row,
     count,
     difference,
     named,
+    no_interval_line,
     paper_figure,
     percent,
     several,
@@ -201,11 +201,8 @@ def _scores(rows: Rows, gallery: _Gallery) -> Section:
         "star where it excludes 0. Videos without features count as wrong."
     ]
     words += [f"{line}." for line in missing]
-    if any(difference(row).endswith(NO_INTERVAL) for row in _of(rows.summary, split=split)):
-        words.append(
-            f"“{NO_INTERVAL}”: of the videos drawn for it, some draws hold nothing that could be "
-            "scored."
-        )
+    if line := no_interval_line(rows.summary, split):
+        words.append(f"{line}.")
     if not any(row["seeds"] for row in rows.summary if row["reference"]):
         words.append(f"Every run of the reference {rows.reference} failed: nothing is compared.")
     several = max(row["settings tried"] for row in rows.summary)

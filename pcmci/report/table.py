@@ -16,7 +16,8 @@ from pcmci.report.paper import reported, reported_encoder
 
 NOTHING = "–"
 NO_INTERVAL = "no interval"
-"""Where a draw of the bootstrap had nothing to score, as no positive video of any step."""
+WHY_NO_INTERVAL = "some draws of the bootstrap hold nothing that could be scored"
+"""As no positive video of any step."""
 
 MOST_WIDE = 10_000
 
@@ -173,6 +174,13 @@ def undefined_lines(reasons: Mapping[str, Mapping[str, str]]) -> list[str]:
         for split, of_split in reasons.items()
         for name, why in of_split.items()
     ]
+
+
+def no_interval_line(summary: Iterable[Mapping[str, Any]], split: str) -> str:
+    """`no interval: some draws …`, or "" where every difference has one."""
+    rows = [row for row in summary if row["split"] == split]
+    lacking = any(difference(row).endswith(NO_INTERVAL) for row in rows)
+    return f"{NO_INTERVAL}: {WHY_NO_INTERVAL}" if lacking else ""
 
 
 STAGES = ("ich", "ici", "ivc")

@@ -3,12 +3,12 @@ code (`make test-faults`); what was tried is counted and shown at the end."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from children import forkserver
 
 from pcmci.cache.store import open_store
 from pcmci.cache.upkeep.verify import verify
@@ -87,14 +87,11 @@ def harm(path: Path) -> list[str]:
 
 
 def in_a_child(work: Callable[..., None], *arguments: object) -> int | None:
-    """Run in a process of its own; how it ended. Forked from one that has torch and no threads:
-    a fork of this one could wait for threads that it does not have."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcmci.extract.pipeline", "pcmci.heads.ablation.ablate"])
-    child = context.Process(target=work, args=arguments)
+    """Run in a process of its own; how it ended."""
+    child = forkserver().Process(target=work, args=arguments)
     child.start()
-    child.join(300)
-    if child.is_alive():
-        child.kill()
-        pytest.fail("a child hangs")
+    try:
+        child.join()
+    finally:
+        child.kill()  # the alarm rang
     return child.exitcode

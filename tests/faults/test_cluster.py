@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import time
 
 import numpy as np
-from clusters import Slow, kill, local_client
+from clusters import kill, local_client
 
 from faults.conftest import content, harm, short_and_long
+from pcmci.cluster.dispatch import Dispatcher
+from pcmci.cluster.exits import Exits
 from pcmci.extract.distributed import ClusterExtraction
 
 
 @short_and_long("kills", 4, 40)
-def test_workers(dataset, config, whole, tmp_path, kills, tally):
-    """Two workers, of which a random one dies after a random time, over and over; a nanny starts
-    it again. A video may then be in at three deaths by chance, and fails with that reason, as is
-    promised: trying again does it."""
-    rng = np.random.default_rng(0)
+def test_workers(dataset, config, whole, tmp_path, kills, tally, monkeypatch):
+    """Two workers. One that has announced itself (and loads), or was given a task, or had one of
+    its videos taken, may die just then or some moments later; a nanny starts it again. A video may
+    be in at three deaths by chance, and fails with that reason, as is promised: trying again does
+    it."""
     expected, done, turn = content(whole), 0, 0
     config = config.resolved("folder")
-    with local_client(2, Slow(0.1)) as client:
+    with local_client(2) as client:
+        killer = _Killer(client, np.random.default_rng(0))
         while done < kills:
             out = tmp_path / f"{turn}.zarr"
-            over = threading.Event()
-            killer = threading.Thread(target=_kill_now_and_then, args=(client, rng, over))
-            killer.start()
-            try:
-                found = ClusterExtraction(client, dataset, out, config, False).run(
+            with killer.at_work(monkeypatch):
+                ClusterExtraction(client, dataset, out, config, False).run(
                     overwrite=False, retry_failed=False, repair=False
                 )
-            finally:
-                over.set()
-                killer.join()
             for name, video in content(out).items():
                 unlucky = "workers were killed" in video[1]
                 assert video == expected[name] or unlucky
@@ -41,13 +38,46 @@ def test_workers(dataset, config, whole, tmp_path, kills, tally):
                 overwrite=False, retry_failed=True, repair=False
             )
             assert content(out) == expected
-            died = sum(one.deaths for one in found.workers.values())
-            tally("SIGKILL of a worker", survived=died, videos_lost=0)
-            done, turn = done + died, turn + 1
-            assert turn < 3 * kills, "next to no worker was hit"
+            tally("SIGKILL of a worker", survived=killer.killed - done, videos_lost=0)
+            done, turn = killer.killed, turn + 1
 
 
-def _kill_now_and_then(client, rng, over: threading.Event) -> None:
-    while not over.wait(float(rng.uniform(0.05, 0.6))):
-        with contextlib.suppress(ValueError, OSError, KeyError):  # it is just starting, or going
-            kill(client, str(rng.integers(2)))
+class _Killer:
+    """killed: how many workers were hit."""
+
+    def __init__(self, client, rng) -> None:
+        self._client, self._rng = client, rng
+        self.killed = 0
+
+    @contextlib.contextmanager
+    def at_work(self, monkeypatch):
+        """Whatever the workers do, they may die of it; as often as not, and six times at most."""
+        left = self.killed + 6
+
+        def may_die(worker: str) -> None:
+            if self.killed < left and self._rng.random() < 0.4:
+                if self._rng.random() < 0.5:
+                    time.sleep(float(self._rng.uniform(0, 0.1)))  # in the middle of it
+                with contextlib.suppress(OSError):  # it is going
+                    self.killed += kill(self._client, worker)
+
+        watch, submit, take = Exits.watch, Dispatcher._submit, ClusterExtraction._take
+
+        def watch_and_kill(exits, address):
+            watch(exits, address)
+            may_die(address)
+
+        def submit_and_kill(dispatcher, address, function, items):
+            submit(dispatcher, address, function, items)
+            if items:
+                may_die(address)
+
+        def take_and_kill(extraction, finished, intake):
+            take(extraction, finished, intake)
+            may_die(finished.worker.name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Exits, "watch", watch_and_kill)
+            patch.setattr(Dispatcher, "_submit", submit_and_kill)
+            patch.setattr(ClusterExtraction, "_take", take_and_kill)
+            yield

@@ -160,14 +160,14 @@ def test_a_decoder_that_takes_too_long_is_stopped(good):
     decoder = Decoder(SAMPLING, INPUTS, seconds=0)
     with pytest.raises(VideoError, match="decoding takes longer than 0 s"):
         decoder.prepare(good)
-    decoder._seconds = 60
+    decoder._seconds = 600
     found = decoder.prepare(good)  # the next one is none the worse
     np.testing.assert_array_equal(found["vlm"], prepare_video(good, SAMPLING, INPUTS)["vlm"])
     decoder.close()
 
 
 def test_a_decoder_that_crashes_is_tried_once_more(good):
-    decoder = Decoder(SAMPLING, INPUTS, seconds=60)
+    decoder = Decoder(SAMPLING, INPUTS, seconds=600)
     expected = decoder.prepare(good)
     decoder._process.kill()
     np.testing.assert_array_equal(decoder.prepare(good)["vlm"], expected["vlm"])
@@ -188,7 +188,7 @@ def test_a_file_that_crashes_the_decoder_fails_with_its_reason(good, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     evil = tmp_path / "evil.mp4"
     shutil.copy(good, evil)
-    decoder = Decoder(SAMPLING, INPUTS, seconds=60)
+    decoder = Decoder(SAMPLING, INPUTS, seconds=600)
     with pytest.raises(VideoError, match="the decoder crashed on it: SIGSEGV"):
         decoder.prepare(evil)
     assert decoder.prepare(good)["vlm"].shape == (8, 1, 32, 32, 3)
@@ -198,7 +198,7 @@ def test_a_file_that_crashes_the_decoder_fails_with_its_reason(good, monkeypatch
 def test_a_decoder_has_its_share_of_memory_and_no_more(tmp_path):
     large = tmp_path / "large.mp4"
     odd_times(large, list(range(3)), size=2048)
-    decoder = Decoder(SAMPLING, INPUTS, seconds=60, memory=2**20)
+    decoder = Decoder(SAMPLING, INPUTS, seconds=600, memory=2**20)
     with pytest.raises(VideoError, match=r"memory|GiB"):
         decoder.prepare(large)
     decoder.close()
