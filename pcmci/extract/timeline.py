@@ -22,7 +22,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pcmci.errors import VideoError
-from pcmci.extract.hidden import hidden_packets
+from pcmci.extract.hidden import hidden_packets, shows_at_the_end
 from pcmci.extract.whole import cut_off, frames_are_lost
 
 MAX_PIXELS = 8192 * 8192
@@ -243,7 +243,7 @@ def scan(container: InputContainer, stream: VideoStream) -> Timeline:
     file that was cut off.
     """
     pts, dts, sizes, key, shown = array("q"), array("q"), array("i"), bytearray(), bytearray()
-    timed, given_once = True, False
+    timed, given_once, torn, hidden = True, False, False, False
     hides = hidden_packets(stream)
     for packet in packets(container, stream):
         timed = timed and packet.pts is not None
@@ -253,8 +253,11 @@ def scan(container: InputContainer, stream: VideoStream) -> Timeline:
         hidden = hides is not None and hides(packet)
         key.append(packet.is_keyframe and not hidden)  # nothing would tell that it is one
         shown.append(not (hidden or packet.is_discard))
+        torn = packet.is_corrupt
         if next(packet.iter_sidedata(), None) is not None:
             given_once = given_once or any(packet.has_sidedata(kind) for kind in GIVEN_ONCE)
+    if hidden and shows_at_the_end(stream):
+        shown[-1] = True
     path = _path(container)
     if not any(shown):
         raise VideoError(cut_off(path) or "no frames")
@@ -269,7 +272,7 @@ def scan(container: InputContainer, stream: VideoStream) -> Timeline:
         np.frombuffer(key, np.bool_),
         np.frombuffer(shown, np.bool_),
     )
-    if (cut := cut_off(path)) and frames_are_lost(path, container, stream, found.end):
+    if (cut := cut_off(path)) and (torn or frames_are_lost(path, container, stream, found.end)):
         raise VideoError(cut)
     return found
 
