@@ -18,7 +18,7 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.frame import PictureType, VideoFrame
 
-from pcmci.extract.timeline import Timeline, open_video, packets
+from pcmci.extract.timeline import Timeline, open_video, packets, to_be_shown
 
 Placed = tuple[int, VideoFrame]
 """Which packet of the file a frame was decoded from, and the frame."""
@@ -41,7 +41,12 @@ class Survey:
 def survey(path: Path | str, timeline: Timeline) -> Survey:
     """Decode the whole file. Raises VideoError where it cannot be read at all."""
     found = Survey()
+    came: set[int] = set()
     for position, frame in decode_all(path, timeline, found.hurt):
+        if position in came:  # one of the two is made up
+            found.hurt.add(position)
+            continue
+        came.add(position)
         found.order.append(position)
         is_key = frame.key_frame or timeline.key[position] or position == 0
         if is_key and frame.pict_type in (PictureType.I, PictureType.NONE):
@@ -52,8 +57,9 @@ def survey(path: Path | str, timeline: Timeline) -> Survey:
 
 
 def decode_all(path: Path | str, timeline: Timeline, hurt: set[int]) -> Iterator[Placed]:
-    """Every frame that comes, damaged or not. hurt: gets the positions of packets that are damaged,
-    or on which the decoder fails."""
+    """Every frame that comes, damaged or not, and those too that an edit list leaves out. hurt:
+    gets the positions of packets that are damaged, or on which the decoder fails.
+    """
     with open_video(path) as (container, stream):
         codec = stream.codec_context
         codec.flags |= Flags.copy_opaque
@@ -61,6 +67,7 @@ def decode_all(path: Path | str, timeline: Timeline, hurt: set[int]) -> Iterator
             if packet is not None:
                 if packet.is_corrupt:
                     hurt.add(position)
+                packet = to_be_shown(packet)
                 packet.opaque = position
             try:
                 frames = codec.decode(packet)

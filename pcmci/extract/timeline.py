@@ -236,6 +236,17 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
             raise
 
 
+def to_be_shown(packet: Packet) -> Packet:
+    """The same, and where an edit list leaves it out without the mark that says so: the decoder
+    then gives its frame, which can be looked at."""
+    if not packet.is_discard or next(packet.iter_sidedata(), None) is not None:
+        return packet
+    same = Packet(bytes(packet))
+    same.pts, same.dts, same.time_base = packet.pts, packet.dts, packet.time_base
+    same.is_keyframe = packet.is_keyframe
+    return same
+
+
 def scan(container: InputContainer, stream: VideoStream) -> Timeline:
     """Read every packet, decode none. Memory: 22 bytes a packet.
 
