@@ -288,6 +288,6 @@ def hurt_packets(path: Path, target: Path, which: Sequence[int]) -> Path:
         found = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
     for k in which:
         begin, size = found[k]
-        raw[begin + 12 : begin + size] = bytes(size - 12)
+        raw[begin + min(12, size) : begin + size] = bytes(max(size - 12, 0))
     target.write_bytes(raw)
     return target

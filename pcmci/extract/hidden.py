@@ -77,6 +77,8 @@ def _av1(packet: Packet) -> bool:
     while at < len(data):
         head = data[at]
         kind, at = head >> 3 & 15, at + 1 + (head >> 2 & 1)
+        if head & 0x80 or not (1 <= kind <= 8 or kind == 15):
+            return False  # damage: for the decoder to say
         size = len(data) - at
         if head & 2:
             size = shift = 0

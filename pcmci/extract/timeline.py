@@ -44,6 +44,10 @@ STILL = Disposition.attached_pic | Disposition.still_image | Disposition.timed_t
 PICTURES = ("mjpeg", "png", "bmp", "gif", "tiff", "webp", "jpeg2000", "jpegls")
 """Codecs of covers, where nothing flags them."""
 
+NO_TIMES = "packets without a time"
+NO_ORDER = "times that do not tell the order of its frames"
+"""Why a file's times tell nothing at all."""
+
 GIVEN_ONCE: tuple[PktSideDataT, ...] = ("palette", "new_extradata", "param_change")
 """What a demuxer gives beside one packet, and what holds for all that follow."""
 
@@ -310,7 +314,7 @@ def _timeline(
     reordered = bool((np.diff(pts) < 0).any())
     distrust = ""
     if not timed:
-        distrust = "packets without a time"
+        distrust = NO_TIMES
     elif given_once:
         distrust = "a palette or other settings that are given once"
     elif len(np.unique(pts)) < len(pts):
@@ -324,5 +328,5 @@ def _timeline(
         reordered
         and (format_name not in TIMED_FORMATS or (codec.name, format_name) == ("mpeg4", "matroska"))
     ):
-        distrust = "times that do not tell the order of its frames"
+        distrust = NO_ORDER
     return Timeline(pts, dts, sizes, key, shown, float(stream.time_base or 0), lead_in, distrust)
