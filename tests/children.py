@@ -12,7 +12,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-PRELOAD = ["pcmci.cli", "pcmci.extract.station", "pcmci.extract.pipeline", "pcmci.heads.ablation.ablate"]
+PRELOAD = [
+    "pcmci.cli",
+    "pcmci.extract.station",
+    "pcmci.extract.pipeline",
+    "pcmci.heads.ablation.ablate",
+]
 
 
 @functools.cache

@@ -27,7 +27,9 @@ from clusters import (
     refused,
     work_waits_for,
 )
+from films import hurt_packets
 from servers import upload
+from test_frames import Film
 
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
@@ -122,6 +124,28 @@ def test_hdf5_views_and_padded_batches(cluster, dataset, config, tmp_path):
     extract(dataset, tmp_path / "local.h5", config, progress=False)
     on(cluster, dataset, tmp_path / "cluster.h5", config)
     assert content(tmp_path / "local.h5") == content(tmp_path / "cluster.h5")
+
+
+def test_damaged_videos_are_taken_where_that_is_asked_for(cluster, config, tmp_path):
+    """By a cluster as by one process; into a store that did not take them before, too."""
+    folder = tmp_path / "films"
+    for k in range(4):
+        label = folder / ("tea" if k % 2 else "coffee")
+        label.mkdir(parents=True, exist_ok=True)
+        film = Film("mpeg4", gop=12, size=(48, 48)).write(label / f"film{k}.avi")
+        if k == 1:
+            hurt_packets(film, film, [30])
+    dataset = load_dataset("folder", folder)
+    taking = dataclasses.replace(config, damaged="frames")
+    extract(dataset, tmp_path / "local.zarr", taking, progress=False)
+    out = tmp_path / "cluster.zarr"
+    assert len(on(cluster, dataset, out, config).failures) == 1
+    summary = on(cluster, dataset, out, taking, retry_failed=True)
+    assert summary.videos == 1
+    assert len(summary.replaced) == 1
+    assert content(out) == content(tmp_path / "local.zarr")
+    on(cluster, dataset, tmp_path / "new.zarr", taking)
+    assert content(tmp_path / "new.zarr") == content(tmp_path / "local.zarr")
 
 
 def test_again_does_nothing_and_failed_ones_are_tried_when_asked(

@@ -130,12 +130,17 @@ IN_ORDER = {
 EITHER = {"mpeg2.mpg": Film("mpeg2video", b_frames=2)}  # seeking in it is good for some frames
 
 
-def reference(path: Path, cut: bool = False) -> list[np.ndarray]:
+def reference(
+    path: Path, cut: bool = False, size: tuple[int, int] | None = None
+) -> list[np.ndarray]:
     """Every frame of the file in the order of presentation, upright RGB, decoded in one go;
-    `cut`: what comes before the first picture that needs no other is no frame."""
+    `cut`: what comes before the first picture that needs no other is no frame; `size`: of the
+    stream, where it is not FFmpeg's best."""
     pictures: list[np.ndarray] = []
     with av.open(str(path)) as container:
         stream = container.streams.best("video")
+        if size is not None:
+            stream = next(s for s in container.streams.video if (s.width, s.height) == size)
         stream.codec_context.thread_count = 1
         packets = [packet for packet in container.demux(stream) if packet.size]
         for packet in (*packets, None):
@@ -165,11 +170,15 @@ def collect(
 
 
 def assert_exact(
-    path: Path, singles: int = 4, same_way: bool = True, cut: bool = False
+    path: Path,
+    singles: int = 4,
+    same_way: bool = True,
+    cut: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> FrameReader:
     """All frames at once, and some each on its own, where nothing was decoded for another;
     `same_way`: those by seeking too, or in order too."""
-    expected = reference(path, cut)
+    expected = reference(path, cut, size)
     found, reader = collect(path, np.arange)
     assert sorted(found) == list(range(len(expected)))
     for k, picture in enumerate(expected):

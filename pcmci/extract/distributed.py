@@ -22,6 +22,7 @@ from tqdm import tqdm
 from pcmci.cache.formats.choose import exists
 from pcmci.cache.schema import StoreSpec
 from pcmci.cache.store import check_same, open_store
+from pcmci.cache.upkeep.convert import allowing
 from pcmci.cache.writing.writer import StoreWriter
 from pcmci.cluster.connect import dashboard
 from pcmci.cluster.dispatch import Dispatcher, Finished, Killer
@@ -112,8 +113,9 @@ class ClusterExtraction:
     def _stored(self) -> StoreSpec:
         """Of the store. Raises SpecMismatch where it is of other videos, or of other settings."""
         with open_store(self.out) as store:
-            check_same(self.out, store.spec, self._spec(Made.of(store.spec)))
-            return store.spec
+            spec = allowing(self.out, store.spec, self.config.damaged)
+            check_same(self.out, spec, self._spec(Made.of(spec)))
+            return spec
 
     def _encode(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from pcmci.cache.formats.choose import exists
 from pcmci.cache.schema import Sampling, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
+from pcmci.cache.upkeep.convert import allow_damaged, allowing, stored_spec
 from pcmci.cache.upkeep.repair import repair as repair_store
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
@@ -46,7 +48,8 @@ def prepare_store(
 ) -> None:
     """A store at `out` that a writer can go on with: made anew, or there and of the same spec.
 
-    text: prompts to their embeddings [N, D]. Raises SpecMismatch.
+    text: prompts to their embeddings [N, D]. A store that takes no damaged videos is made one that
+    does where `spec` asks for it. Raises SpecMismatch.
     """
 
     def embed(labels: str) -> np.ndarray:
@@ -56,7 +59,15 @@ def prepare_store(
         texts = {labels: embed(labels) for labels in spec.label_sets}
         create_store(out, spec, video_table(dataset), texts, overwrite=overwrite)
         return
+    asked = spec
+    stored = stored_spec(out)
+    takes_more = allowing(out, stored, spec.damaged) != stored
+    if takes_more:
+        spec = dataclasses.replace(spec, damaged=stored.damaged)
     for damage in repair_store(out, spec, embed) if repair else ():
         tqdm.write(f"repairing: {damage}", file=sys.stderr)
     with open_store(out) as store:
         store.check_spec(spec)
+    if takes_more:
+        tqdm.write(f"{out}: from now on it takes damaged videos too", file=sys.stderr)
+        allow_damaged(out, asked.damaged)

@@ -23,7 +23,7 @@ from pcmci.extract.video.standins import (
     sound_positions,
     survey,
 )
-from pcmci.extract.video.timeline import Timeline, open_video, packets, reason, scan
+from pcmci.extract.video.timeline import Timeline, open_video, packets, reason, scan, to_be_shown
 
 SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video")
 """Decoders that can leave out a frame to which no other refers, and then give all others (AV1's
@@ -255,7 +255,10 @@ class FrameReader:
                     self.decoded += 1
                     if count == 0 and timeline.is_orphan(frame.pts) and not _is_intra(frame):
                         continue  # some decoders predict from nothing, and say nothing
-                    if frame.is_corrupt:
+                    # MPEG-4 predicts from a grey picture where the first one is lost.
+                    first = count == 0 and timeline.key[0] and timeline.shown[0]
+                    lost = first and codec.name in SKIPPING_CODECS
+                    if frame.is_corrupt or (lost and not _is_intra(frame)):
                         raise _Damaged(f"damaged frame {_at(frame, timeline)}", timeline)
                     if count in wanted:
                         yield np.flatnonzero(indices == count), self._upright(frame)
@@ -309,15 +312,7 @@ def _packets_from(
     for position, packet in enumerate(itertools.chain([first], following), start=key):
         if timeline.position(packet.pts) != position or packet.size != timeline.sizes[position]:
             raise _Misled("seeking changes its packets")
-        yield _to_be_shown(packet) if position == key and packet.is_discard else packet
-
-
-def _to_be_shown(packet: Packet) -> Packet:
-    """The same without the mark of an edit list, so that the key frame can be looked at."""
-    same = Packet(bytes(packet))
-    same.pts, same.dts, same.time_base = packet.pts, packet.dts, packet.time_base
-    same.is_keyframe = packet.is_keyframe
-    return same
+        yield to_be_shown(packet) if position == key else packet
 
 
 def _at(item: Packet | VideoFrame | None, timeline: Timeline) -> str:

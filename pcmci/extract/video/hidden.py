@@ -31,6 +31,11 @@ def hidden_packets(stream: VideoStream) -> Hides | None:
     return {"vp8": _vp8, "vp9": _vp9, "av1": _av1}.get(name)
 
 
+def shows_at_the_end(stream: VideoStream) -> bool:
+    """Whether the decoder gives the last picture once more for a hidden packet that ends a file."""
+    return stream.codec_context.codec.canonical_name == "mpeg4"
+
+
 def _vp8(packet: Packet) -> bool:
     """RFC 6386, section 9.1: show_frame."""
     return not memoryview(packet)[0] & 0x10
@@ -72,6 +77,8 @@ def _av1(packet: Packet) -> bool:
     while at < len(data):
         head = data[at]
         kind, at = head >> 3 & 15, at + 1 + (head >> 2 & 1)
+        if head & 0x80 or not (1 <= kind <= 8 or kind == 15):
+            return False  # damage: for the decoder to say
         size = len(data) - at
         if head & 2:
             size = shift = 0

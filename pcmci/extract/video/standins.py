@@ -8,7 +8,9 @@ conceals is no frame, and neither is what it predicts from that.
 
 from __future__ import annotations
 
+import bisect
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,14 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.frame import PictureType, VideoFrame
 
-from pcmci.extract.video.timeline import Timeline, open_video, packets
+from pcmci.extract.video.timeline import (
+    NO_ORDER,
+    NO_TIMES,
+    Timeline,
+    open_video,
+    packets,
+    to_be_shown,
+)
 
 Placed = tuple[int, VideoFrame]
 """Which packet of the file a frame was decoded from, and the frame."""
@@ -41,9 +50,15 @@ class Survey:
 def survey(path: Path | str, timeline: Timeline) -> Survey:
     """Decode the whole file. Raises VideoError where it cannot be read at all."""
     found = Survey()
+    came: set[int] = set()
     for position, frame in decode_all(path, timeline, found.hurt):
+        if position in came:  # one of the two is made up
+            found.hurt.add(position)
+            continue
+        came.add(position)
         found.order.append(position)
-        is_key = frame.key_frame or timeline.key[position] or position == 0
+        # Not `frame.key_frame`: AV1 shows an old key frame where a newer picture was lost.
+        is_key = timeline.key[position] or position == 0
         if is_key and frame.pict_type in (PictureType.I, PictureType.NONE):
             found.starts.add(position)
         if frame.is_corrupt:
@@ -52,8 +67,9 @@ def survey(path: Path | str, timeline: Timeline) -> Survey:
 
 
 def decode_all(path: Path | str, timeline: Timeline, hurt: set[int]) -> Iterator[Placed]:
-    """Every frame that comes, damaged or not. hurt: gets the positions of packets that are damaged,
-    or on which the decoder fails."""
+    """Every frame that comes, damaged or not, and those too that an edit list leaves out. hurt:
+    gets the positions of packets that are damaged, or on which the decoder fails.
+    """
     with open_video(path) as (container, stream):
         codec = stream.codec_context
         codec.flags |= Flags.copy_opaque
@@ -61,6 +77,7 @@ def decode_all(path: Path | str, timeline: Timeline, hurt: set[int]) -> Iterator
             if packet is not None:
                 if packet.is_corrupt:
                     hurt.add(position)
+                packet = to_be_shown(packet)
                 packet.opaque = position
             try:
                 frames = codec.decode(packet)
@@ -96,8 +113,8 @@ def in_order_of_presentation(timeline: Timeline, found: Survey, sound: set[int])
     """The positions of all packets that are frames of this file, decodable or not, as their frames
     follow each other.
 
-    Where times tell the order of those that came, they tell it of the others. Elsewhere one that
-    did not come stands where it does among those that came, which is right but for B-frames.
+    Where the file's times tell that of those that can be decoded, they tell it of the others.
+    Elsewhere these stand where their packets do, which is right but for B-frames.
     """
     frames = np.flatnonzero(timeline.shown).tolist()
     if timeline.lead_in:  # the file lacks what these need, and never was longer
@@ -105,19 +122,36 @@ def in_order_of_presentation(timeline: Timeline, found: Survey, sound: set[int])
         frames = [p for p in frames if p in sound or (p >= first and timeline.pts[p] >= time)]
     expected = set(frames)
     came = [position for position in found.order if position in expected]
-    times = timeline.pts[came]
-    if (np.diff(times) > 0).all() and len(np.unique(timeline.pts[frames])) == len(frames):
+    times = timeline.pts[[position for position in came if position in sound]]
+    told = timeline.distrust not in (NO_TIMES, NO_ORDER) and bool((np.diff(times) > 0).all())
+    if told and len(np.unique(timeline.pts[frames])) == len(frames):
         return sorted(frames, key=lambda position: int(timeline.pts[position]))
-    lost = iter(sorted(expected - set(came)))
-    order: list[int] = []
-    following, latest = next(lost, None), -1
+    return _by_place(frames, came, found.hurt, sound)
+
+
+def _by_place(
+    frames: Sequence[int], came: Sequence[int], hurt: set[int], sound: set[int]
+) -> list[int]:
+    """As they came; what did not come before the first of a later packet that did.
+
+    A decoder that misses a picture gives the one before it too late, after B-frames that follow the
+    missing one: what is sound and lies before the damage comes first.
+    """
+    missing = deque(sorted(set(frames) - set(came)))
+    broken = sorted(hurt | set(missing))
+    waiting = deque(position for position in came if position in sound)
+    order: dict[int, None] = {}  # in the order of their first mention
+    latest = -1
     for position in came:
+        before = bisect.bisect_left(broken, position)
+        if position not in sound and before:
+            while waiting and (waiting[0] in order or waiting[0] < broken[before - 1]):
+                order[waiting.popleft()] = None
         latest = max(latest, position)
-        while following is not None and following < latest:
-            order.append(following)
-            following = next(lost, None)
-        order.append(position)
-    return [*order, *([] if following is None else [following]), *lost]
+        while missing and missing[0] < latest:
+            order[missing.popleft()] = None
+        order[position] = None
+    return [*order, *missing]
 
 
 def nearest(order: Sequence[int], sound: set[int], indices: np.ndarray) -> np.ndarray:

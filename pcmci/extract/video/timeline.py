@@ -22,7 +22,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pcmci.errors import VideoError
-from pcmci.extract.video.hidden import hidden_packets
+from pcmci.extract.video.hidden import hidden_packets, shows_at_the_end
 from pcmci.extract.video.whole import cut_off, frames_are_lost
 
 MAX_PIXELS = 8192 * 8192
@@ -43,6 +43,10 @@ STILL = Disposition.attached_pic | Disposition.still_image | Disposition.timed_t
 
 PICTURES = ("mjpeg", "png", "bmp", "gif", "tiff", "webp", "jpeg2000", "jpegls")
 """Codecs of covers, where nothing flags them."""
+
+NO_TIMES = "packets without a time"
+NO_ORDER = "times that do not tell the order of its frames"
+"""Why a file's times tell nothing at all."""
 
 GIVEN_ONCE: tuple[PktSideDataT, ...] = ("palette", "new_extradata", "param_change")
 """What a demuxer gives beside one packet, and what holds for all that follow."""
@@ -236,6 +240,17 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
             raise
 
 
+def to_be_shown(packet: Packet) -> Packet:
+    """The same, and where an edit list leaves it out without the mark that says so: the decoder
+    then gives its frame, which can be looked at."""
+    if not packet.is_discard or next(packet.iter_sidedata(), None) is not None:
+        return packet
+    same = Packet(bytes(packet))
+    same.pts, same.dts, same.time_base = packet.pts, packet.dts, packet.time_base
+    same.is_keyframe = packet.is_keyframe
+    return same
+
+
 def scan(container: InputContainer, stream: VideoStream) -> Timeline:
     """Read every packet, decode none. Memory: 22 bytes a packet.
 
@@ -243,7 +258,7 @@ def scan(container: InputContainer, stream: VideoStream) -> Timeline:
     file that was cut off.
     """
     pts, dts, sizes, key, shown = array("q"), array("q"), array("i"), bytearray(), bytearray()
-    timed, given_once = True, False
+    timed, given_once, torn, hidden = True, False, False, False
     hides = hidden_packets(stream)
     for packet in packets(container, stream):
         timed = timed and packet.pts is not None
@@ -253,8 +268,11 @@ def scan(container: InputContainer, stream: VideoStream) -> Timeline:
         hidden = hides is not None and hides(packet)
         key.append(packet.is_keyframe and not hidden)  # nothing would tell that it is one
         shown.append(not (hidden or packet.is_discard))
+        torn = packet.is_corrupt
         if next(packet.iter_sidedata(), None) is not None:
             given_once = given_once or any(packet.has_sidedata(kind) for kind in GIVEN_ONCE)
+    if hidden and shows_at_the_end(stream):
+        shown[-1] = True
     path = _path(container)
     if not any(shown):
         raise VideoError(cut_off(path) or "no frames")
@@ -269,7 +287,7 @@ def scan(container: InputContainer, stream: VideoStream) -> Timeline:
         np.frombuffer(key, np.bool_),
         np.frombuffer(shown, np.bool_),
     )
-    if (cut := cut_off(path)) and frames_are_lost(path, container, stream, found.end):
+    if (cut := cut_off(path)) and (torn or frames_are_lost(path, container, stream, found.end)):
         raise VideoError(cut)
     return found
 
@@ -296,7 +314,7 @@ def _timeline(
     reordered = bool((np.diff(pts) < 0).any())
     distrust = ""
     if not timed:
-        distrust = "packets without a time"
+        distrust = NO_TIMES
     elif given_once:
         distrust = "a palette or other settings that are given once"
     elif len(np.unique(pts)) < len(pts):
@@ -310,5 +328,5 @@ def _timeline(
         reordered
         and (format_name not in TIMED_FORMATS or (codec.name, format_name) == ("mpeg4", "matroska"))
     ):
-        distrust = "times that do not tell the order of its frames"
+        distrust = NO_ORDER
     return Timeline(pts, dts, sizes, key, shown, float(stream.time_base or 0), lead_in, distrust)
