@@ -55,7 +55,7 @@ def connect(
             "name one of the two"
         )
     if scheduler is not None:
-        with _client(scheduler) as client:
+        with _quiet(), _client(scheduler) as client:
             yield client
         return
     assert workers is not None, "one of the two"

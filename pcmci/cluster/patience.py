@@ -48,7 +48,8 @@ class Patience:
         if self._since is None:
             self._since = self._said_at = now
         left = self._seconds - (now - self._since)
-        died = f"{ended} ended before they had work (killed, or out of memory?)" if ended else ""
+        who = "1 process ended before it" if ended == 1 else f"{ended} processes ended before they"
+        died = f"{who} had work (killed, or out of memory?)" if ended else ""
         why = ", and ".join(filter(None, (nobody, died)))
         if left <= 0 and why:
             raise ClusterError(
