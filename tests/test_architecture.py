@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "pcmci"
-EVERYONE_MAY = {"errors", "device", "stopping"}
+EVERYONE_MAY = {"errors", "device", "saying", "stopping"}
 MAY = {
     "errors": set(),
     "device": {"errors"},
+    "saying": set(),
     "stopping": {"errors"},
     "flags": set(),
     "remote": set(),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from distributed import Client
-from tqdm import tqdm
 
 from pcmci.cache.formats.choose import exists
 from pcmci.cache.schema import StoreSpec
@@ -63,6 +61,7 @@ class ClusterExtraction:
     ) -> None:
         self.client, self.dataset, self.out, self.config = client, dataset, out, config
         self.progress, self.wait_minutes = progress, wait_minutes
+        self.say = sayer(progress)
         self.table = video_table(dataset)
         self.order = Order(uuid.uuid4().hex[:12], config)
         # One that every worker has to see.
@@ -76,7 +75,7 @@ class ClusterExtraction:
 
         def first(spec: StoreSpec | None) -> tuple[str, About]:
             return first_answer(
-                self.client, ask, lambda a: self._trouble(a, spec), self._say, self.wait_minutes
+                self.client, ask, lambda a: self._trouble(a, spec), self.say, self.wait_minutes
             )
 
         worker, about = first(stored)
@@ -102,10 +101,6 @@ class ClusterExtraction:
             with intake.taking(pending, f"{there} workers | {about.how}"):
                 self._encode(pending, intake, ask, spec, about.videos_a_batch)
         return intake.summary
-
-    def _say(self, line: str) -> None:
-        if self.progress:
-            tqdm.write(line, file=sys.stderr)
 
     def _spec(self, made: Made) -> StoreSpec:
         return make_spec(self.dataset, self.table, self.config, made)

@@ -19,6 +19,7 @@ from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import VideoError
 from pcmci.extract.datasets.records import Dataset
 from pcmci.remote.url import Place
+from pcmci.saying import sayer
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
 WRITES_AHEAD = 8
@@ -77,6 +78,7 @@ class Intake:
 
     def __init__(self, dataset: Dataset, writer: StoreWriter, progress: bool) -> None:
         self.dataset, self.writer, self.progress = dataset, writer, progress
+        self.say = sayer(progress)
         sampling = writer.spec.sampling
         self.frames = sampling.views * sampling.frames
         self.summary = Summary(counts={})
@@ -105,11 +107,6 @@ class Intake:
     def waited(self, seconds: float) -> None:
         """The encoders did, for frames."""
         self.summary.waiting += seconds
-
-    def say(self, line: str) -> None:
-        """A line above the bar, unless progress is not wanted."""
-        if self.progress:
-            tqdm.write(line, file=sys.stderr)
 
     @contextlib.contextmanager
     def taking(self, pending: list[int], how: str) -> Iterator[None]:

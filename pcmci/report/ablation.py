@@ -20,6 +20,7 @@ from matplotlib.figure import Figure as Drawing
 from pcmci.errors import PcmciError, UsageError
 from pcmci.report import figures, glyphs
 from pcmci.report.encoders import row_notes
+from pcmci.report.literature import LITERATURE
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS
 from pcmci.report.table import (
@@ -128,6 +129,7 @@ def ablation_page(rows: Rows, figures_folder: Path | None = None) -> Page:
             for section in (
                 _scores(rows, gallery),
                 _encoders(rows),
+                _literature(rows),
                 *_splits(rows),
                 _densities(rows, gallery),
                 _coprediction(rows, gallery),
@@ -290,6 +292,27 @@ def _score_table(rows: Rows, split: str) -> Table:
 def _seen(rows: Iterable[Row]) -> str:
     """A sentence for each encoder that saw a benchmark's labels, to end a caption with."""
     return "".join(f" {note[0].upper()}{note[1:]}." for note in row_notes(rows))
+
+
+def _literature(rows: Rows) -> Section | None:
+    """Beside other heads, what the literature reports on the same benchmark."""
+    dataset = str(rows.facts["dataset"])
+    found = [(one, acc) for one in LITERATURE if (acc := one.on(dataset)) is not None]
+    if not found or not several(rows.summary):
+        return None
+    body: list[list[Cell]] = [
+        [one.method, one.backbone or None, percent(acc), one.source, one.note or None]
+        for one, acc in found
+    ]
+    return Section(
+        "What the literature reports",
+        [
+            "Acc in percent. None of it is comparable with another, or with the rows above: their "
+            "encoders are trained or others, and where it is known that the test set chose the "
+            "epoch, it is said. Here the encoders are frozen, and the test set chooses nothing."
+        ],
+        [Table(["method", "backbone", "Acc", "read in", "mind"], body, "")],
+    )
 
 
 def _encoders(rows: Rows) -> Section | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from pcmci.cache.schema import FAIL, Status
 from pcmci.cache.store import Store
@@ -34,6 +32,7 @@ from pcmci.heads.config import STAGES, parse_labels, parse_order
 from pcmci.heads.scoring.metrics import TAU
 from pcmci.heads.training.recipe import commit, file_name
 from pcmci.heads.training.run import check_labels, check_text
+from pcmci.saying import sayer
 
 if TYPE_CHECKING:
     from pcmci.heads.ablation.distributed import Trainers
@@ -299,10 +298,7 @@ def trainers_of(
     from pcmci.cluster.connect import connect, dashboard
     from pcmci.heads.ablation.distributed import Trainers
 
-    def say(line: str) -> None:
-        if progress:
-            tqdm.write(line, file=sys.stderr)
-
+    say = sayer(progress)
     with connect(scheduler, workers) as client, contextlib.ExitStack() as opening:
         say(f"dashboard: {dashboard(client)}")
         yield [

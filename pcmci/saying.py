@@ -1,0 +1,18 @@
+"""A line for the user, above whatever bar is there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+def sayer(progress: bool) -> Callable[[str], None]:
+    """What says a line; nothing, where progress is not wanted."""
+
+    def say(line: str) -> None:
+        if progress:
+            from tqdm import tqdm
+
+            tqdm.write(line, file=sys.stderr)
+
+    return say
