@@ -28,7 +28,7 @@ VIDEO_FOLDER = "Charades_v1_480"
 OFFICIAL_CLASSES = 157
 
 
-def parse(videos: Place, annotations: Place) -> Dataset:
+def parse(videos: Place, annotations: Place, follow_links: bool = False) -> Dataset:
     """All videos of the two CSV files, those without an action among them.
 
     videos: `Charades_v1_480`, the folder that holds it, or any other with `<id>.mp4` in it.
@@ -45,7 +45,7 @@ def parse(videos: Place, annotations: Place) -> Dataset:
 
     codes, labels = _classes(folder / CLASSES)
     rank = {name: i for i, name in enumerate(labels.names)}
-    tree = VideoTree(videos)
+    tree = VideoTree(videos, follow_links)
     seen: dict[str, str] = {}
     found = []
     for split, name in SPLITS.items():

@@ -28,7 +28,7 @@ SUBSETS = {
 }
 
 
-def parse(videos: Place, annotations: Place) -> Dataset:
+def parse(videos: Place, annotations: Place, follow_links: bool = False) -> Dataset:
     """All videos of the annotation; the labels are those that occur in it.
 
     A step's label is its id, for several ids share a name: the key is the name where only one
@@ -65,7 +65,7 @@ def parse(videos: Place, annotations: Place) -> Dataset:
 
     names, steps = _step_labels(step_texts, step_tasks)
     tasks = tuple(sorted({entry["class"] for entry in database.values()}))
-    tree = VideoTree(videos)
+    tree = VideoTree(videos, follow_links)
     found = []
     for video, entry in database.items():
         places = [f"{video}.mp4"]

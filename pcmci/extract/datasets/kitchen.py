@@ -21,7 +21,7 @@ COLUMNS = ("video", "split", "person", "activity", "frames", "steps")
 _STEP = re.compile(r"(\w+):(\d{1,6})-(\d{1,6})")
 
 
-def parse(videos: Place, annotations: Place) -> Dataset:
+def parse(videos: Place, annotations: Place, follow_links: bool = False) -> Dataset:
     """All videos of a written world. A session is a person's performance of an activity, with its
     shifted twins; a group is a person.
 
@@ -31,7 +31,7 @@ def parse(videos: Place, annotations: Place) -> Dataset:
     """
     world = _world(annotations / "world.json")
     activity, steps = (_labels(world, name) for name in ("activity", "steps"))
-    tree = VideoTree(videos)
+    tree = VideoTree(videos, follow_links)
     found = []
     seen: dict[str, str] = {}
     for place, row in read_rows(annotations / "annotations.csv", COLUMNS):
