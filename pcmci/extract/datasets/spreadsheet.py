@@ -68,6 +68,7 @@ def read_sheet(
             if cells[0].lstrip().startswith("#") and not any(map(is_name, cells)):
                 comments += 1
             elif not header:
+                cells = _as_long(cells, 0)
                 header = [_plain(cell) for cell in cells]
                 _check_header(place, cells, header, known, needed)
             elif (cells := _as_long(cells, len(header))) and len(cells) == len(header):
