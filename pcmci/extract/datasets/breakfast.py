@@ -13,6 +13,7 @@ from collections import Counter
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
+from pcmci.extract.datasets.complaints import Complaints
 from pcmci.extract.datasets.files import VideoTree, list_files, new_id, read_text
 from pcmci.extract.datasets.label_text import readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
@@ -78,7 +79,12 @@ def parse(videos: Place, annotations: Place, follow_links: bool = False) -> Data
 
     tree = VideoTree(videos, follow_links)
     seen: dict[str, str] = {}
-    found = [_video(path, tree, seen) for path in files.values()]
+    found = []
+    complaints = Complaints()
+    for path in files.values():
+        with complaints.kept():
+            found.append(_video(path, tree, seen))
+    complaints.raise_any()
     tree.require_some()
     counts = Counter(video.split for video in found)
     notes = [*tree.notes, *listing.notes]

@@ -10,6 +10,7 @@ import re
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
+from pcmci.extract.datasets.complaints import Complaints
 from pcmci.extract.datasets.files import (
     VideoTree,
     is_plain,
@@ -48,22 +49,25 @@ def parse(videos: Place, annotations: Place, follow_links: bool = False) -> Data
     tree = VideoTree(videos, follow_links)
     seen: dict[str, str] = {}
     found = []
+    complaints = Complaints()
     for split, name in SPLITS.items():
         for place, row in read_rows(folder / name, ("id", "actions")):
-            video = new_id(row["id"], place, seen)
-            segments = tuple(_segments(row["actions"], codes, place))
-            found.append(
-                Video(
-                    id=video,
-                    path=tree.find(f"{VIDEO_FOLDER}/{video}.mp4", f"{video}.mp4"),
-                    split=split,
-                    activity=None,
-                    steps=tuple(
-                        sorted({segment.label for segment in segments}, key=rank.__getitem__)
-                    ),
-                    segments=segments,
+            with complaints.kept():
+                video = new_id(row["id"], place, seen)
+                segments = tuple(_segments(row["actions"], codes, place))
+                found.append(
+                    Video(
+                        id=video,
+                        path=tree.find(f"{VIDEO_FOLDER}/{video}.mp4", f"{video}.mp4"),
+                        split=split,
+                        activity=None,
+                        steps=tuple(
+                            sorted({segment.label for segment in segments}, key=rank.__getitem__)
+                        ),
+                        segments=segments,
+                    )
                 )
-            )
+    complaints.raise_any()
     tree.require_some()
     notes = list(tree.notes)
     unlabelled = sum(not video.steps for video in found)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
+from pcmci.extract.datasets.complaints import Complaints
 from pcmci.extract.datasets.files import VideoTree, new_id, read_rows, read_text, time_span
 from pcmci.extract.datasets.records import Dataset, Segment, Video
 from pcmci.remote.url import Place
@@ -33,29 +34,33 @@ def parse(videos: Place, annotations: Place, follow_links: bool = False) -> Data
     activity, steps = (_labels(world, name) for name in ("activity", "steps"))
     tree = VideoTree(videos, follow_links)
     found = []
+    complaints = Complaints()
     seen: dict[str, str] = {}
     for place, row in read_rows(annotations / "annotations.csv", COLUMNS):
-        video = new_id(row["video"], place, seen)
-        if row["split"] not in world["splits"]:
-            raise AnnotationError(
-                f"{place}: no split is called {row['split']!r}; {', '.join(world['splits'])} are"
+        with complaints.kept():
+            video = new_id(row["video"], place, seen)
+            if row["split"] not in world["splits"]:
+                raise AnnotationError(
+                    f"{place}: no split is called {row['split']!r}; "
+                    f"{', '.join(world['splits'])} are"
+                )
+            if row["activity"] not in activity.names:
+                raise AnnotationError(f"{place}: no activity is called {row['activity']!r}")
+            segments = _segments(row["steps"], steps, world["fps"], place)
+            done = {segment.label for segment in segments}
+            found.append(
+                Video(
+                    id=video,
+                    path=tree.find(f"{row['split']}/{video}.mp4"),
+                    split=row["split"],
+                    activity=row["activity"],
+                    steps=tuple(name for name in steps.names if name in done),
+                    segments=segments,
+                    session=f"{row['person']}_{row['activity']}",
+                    group=row["person"],
+                )
             )
-        if row["activity"] not in activity.names:
-            raise AnnotationError(f"{place}: no activity is called {row['activity']!r}")
-        segments = _segments(row["steps"], steps, world["fps"], place)
-        done = {segment.label for segment in segments}
-        found.append(
-            Video(
-                id=video,
-                path=tree.find(f"{row['split']}/{video}.mp4"),
-                split=row["split"],
-                activity=row["activity"],
-                steps=tuple(name for name in steps.names if name in done),
-                segments=segments,
-                session=f"{row['person']}_{row['activity']}",
-                group=row["person"],
-            )
-        )
+    complaints.raise_any()
     tree.require_some()
     knobs = ", ".join(f"{name} {value}" for name, value in world["knobs"].items())
     notes = (*tree.notes, f"seed {world['seed']}, confounders {knobs}")
