@@ -1,7 +1,9 @@
 """What all data sets share: where they lie, which names are safe, words for labels."""
 
+import contextlib
 from pathlib import Path
 
+import av.format
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,8 @@ from pcmci.extract.datasets.files import (
     time_span,
 )
 from pcmci.extract.datasets.label_text import distinct, readable
+from pcmci.extract.datasets.suffixes import BY_FORMAT, SOUND_OR_STILL, USUAL, VIDEO_SUFFIXES
+from pcmci.remote.url import Url
 
 
 def write(path: Path, text: str | bytes = b"") -> Path:
@@ -85,8 +89,14 @@ def test_videos_are_found_whatever_their_suffix_but_not_hidden_ones(tmp_path):
 def test_one_video_in_two_files_is_an_error(tmp_path):
     write(tmp_path / "41" / "abc.mp4")
     write(tmp_path / "abc.mkv")
-    with pytest.raises(UsageError, match=r"41/abc\.mp4 and abc\.mkv are the same video"):
-        VideoTree(tmp_path).find("41/abc.mp4", "abc.mp4")
+    write(tmp_path / "def.mp4")
+    write(tmp_path / "def.avi")
+    tree = VideoTree(tmp_path)
+    tree.find("41/abc.mp4", "abc.mp4")
+    tree.find("def.mp4")
+    both = r"41/abc\.mp4 and abc\.mkv are the same video; def\.avi and def\.mp4 are the same"
+    with pytest.raises(UsageError, match=both):
+        tree.require_some()
 
 
 def test_links_are_followed_only_to_files_within(tmp_path):
@@ -98,13 +108,38 @@ def test_links_are_followed_only_to_files_within(tmp_path):
     (inside / "folder").symlink_to("../elsewhere")
     (inside / "loop").symlink_to(".")
     (inside / "broken.mp4").symlink_to("nothing.mp4")
-    files, links_out = list_files(inside, {".mp4"})
-    assert list(files) == ["a.mp4", "b.mp4"]
-    assert links_out == ["c.mp4", "folder"]
+    found = list_files(inside, {".mp4"})
+    assert list(found.files) == ["a.mp4", "b.mp4"]
+    assert found.links_out == ["c.mp4", "folder"]
+    assert (found.links_in, found.broken) == (["loop"], ["broken.mp4"])
     tree = VideoTree(inside)
     assert tree.find("c.mp4") is None
     with pytest.raises(UsageError, match=r"expected for example .*/c\.mp4; 2 symbolic links"):
         tree.require_some()
+
+
+def test_objects_that_no_file_can_be_called_are_named(monkeypatch):
+    names = ["a/b.mp4", "two\nlines.mp4", "a//b.mp4", "folder/", ".hidden/c.mp4", "back\\slash.mp4"]
+    root = Url("s3://bucket/films")
+    monkeypatch.setattr(Url, "files", lambda self: ((name, self / name) for name in names))
+    found = list_files(root)
+    assert list(found.files) == ["a/b.mp4"]
+    assert found.odd == ["a//b.mp4", "back\\slash.mp4", "two\nlines.mp4"]
+    assert any(note.startswith("3 names left out") for note in found.notes)
+
+
+def test_what_ffmpeg_opens_and_what_is_a_video_are_one_thing():
+    """FFmpeg's own suffixes of the formats that are read, whatever version this is."""
+    from pcmci.extract.video.timeline import FORMATS
+
+    assert set(BY_FORMAT) == set(FORMATS.split())
+    for name in BY_FORMAT:
+        suffixes = set(av.format.ContainerFormat(name, "r").extensions)
+        with contextlib.suppress(ValueError):  # some are only read
+            suffixes |= set(av.format.ContainerFormat(name, "w").extensions)
+        assert {f".{one}" for one in suffixes} <= VIDEO_SUFFIXES | SOUND_OR_STILL, name
+    assert not VIDEO_SUFFIXES & SOUND_OR_STILL
+    assert USUAL <= VIDEO_SUFFIXES
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path):

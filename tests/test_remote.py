@@ -88,9 +88,10 @@ def test_objects_are_listed_with_any_name_and_nothing_hidden(s3):
     for name in [*names, ".hidden.mp4", "deep/.git/x.mp4", "notes.txt"]:
         obstore.put(bucket(s3), f"prefix/{name}", name.encode())
     obstore.put(bucket(s3), "prefix-not/other.mp4", b"")
-    files, links_out = list_files(place(f"s3://{s3}/prefix"), {".mp4", ".mkv", ".webm"})
+    found = list_files(place(f"s3://{s3}/prefix"), {".mp4", ".mkv", ".webm"})
+    files = found.files
     assert sorted(files) == sorted(names)
-    assert links_out == []
+    assert found.notes == ()
     for name, url in files.items():
         assert url.is_file()
         assert url.read(100) == name.encode()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcmci.errors import UsageError
-from pcmci.heads.training.splits import training_splits
+from pcmci.heads.training.splits import ROUNDED, training_splits
 
 
 def names(*parts: tuple[str, int]) -> np.ndarray:
@@ -47,6 +47,54 @@ def test_the_share_holds_for_every_activity() -> None:
     splits = np.full(160, "train")
     carved = training_splits(splits, own_groups(160), activity, 0.1)
     assert Counter(activity[carved == "val"]) == {0: 4, 1: 10, 2: 2}
+
+
+@pytest.mark.parametrize(
+    ("classes", "videos", "share"), [(50, 3, 0.5), (100, 4, 0.1), (7, 9, 0.05)]
+)
+def test_the_share_holds_over_small_activities(classes: int, videos: int, share: float) -> None:
+    n = classes * videos
+    activity = np.arange(n) % classes
+    carved = training_splits(np.full(n, "train"), own_groups(n), activity, share)
+    assert (carved == "val").sum() == round(share * n)
+    of_each = [int((carved[activity == label] == "val").sum()) for label in range(classes)]
+    assert max(of_each) - min(of_each) <= 1
+    assert max(of_each) < videos
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=12),
+    share=st.floats(0.02, 0.9),
+)
+def test_the_share_holds_whatever_the_activities(sizes: list[int], share: float) -> None:
+    n = sum(sizes)
+    activity = np.repeat(np.arange(len(sizes)), sizes)
+    try:
+        carved = training_splits(np.full(n, "train"), own_groups(n), activity, share)
+    except UsageError:
+        assert round(share * n) in (0, n)
+        return
+    taken = np.array([(carved[activity == label] == "val").sum() for label in range(len(sizes))])
+    assert abs(taken.sum() - share * n) <= max(0.5, ROUNDED * share * n) + 1e-9
+    assert (np.abs(taken - share * np.array(sizes)) <= 1 + 1e-9).all()
+
+
+def test_a_share_that_rounding_by_activity_gives_is_drawn_as_before() -> None:
+    """Runs that were made then are runs of the same split."""
+    rng = np.random.default_rng(0)
+    activity = np.sort(rng.integers(0, 30, 1200))
+    carved = training_splits(np.full(1200, "train"), own_groups(1200), activity, 0.1)
+    again = np.random.default_rng(0)
+    for label in range(30):
+        rows = again.permutation(np.flatnonzero(activity == label))
+        expected = rows[: round(0.1 * len(rows))]
+        assert set(np.flatnonzero((activity == label) & (carved == "val"))) == set(expected)
+
+
+def test_an_activity_keeps_its_only_video() -> None:
+    activity = np.array([0, 1, 2, 3, 4, 4, 4, 4])
+    carved = training_splits(np.full(8, "train"), own_groups(8), activity, 0.25)
+    assert activity[carved == "val"].tolist() == [4, 4]
 
 
 def test_without_activities_videos_are_drawn() -> None:

@@ -56,6 +56,12 @@ def extract(
             metavar="PATH",
         ),
     ] = None,
+    follow_links: Annotated[
+        bool,
+        typer.Option(
+            "--follow-links", help="Take symbolic links out of the folder of videos, too."
+        ),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try videos again that failed before.")
     ] = False,
@@ -99,7 +105,7 @@ def extract(
     from pcmci.cache.formats.choose import exists
     from pcmci.extract.datasets import load_dataset
 
-    found = load_dataset(dataset, videos, annotations)
+    found = load_dataset(dataset, videos, annotations, follow_links=follow_links)
     for note in found.notes:
         print(note, file=sys.stderr)
     if overwrite and sys.stdin.isatty():

@@ -98,7 +98,7 @@ def import_(
     """
     from pcmci.extract.datasets import load_records
     from pcmci.extract.datasets.files import VideoTree
-    from pcmci.extract.imported.files import LAYOUTS, POOLS, SUFFIXES, FeatureFiles
+    from pcmci.extract.imported.files import LAYOUTS, POOLS, FeatureFiles, is_features
     from pcmci.extract.imported.importing import Half, import_features
 
     for flag, value, right in (
@@ -111,7 +111,7 @@ def import_(
         raise UsageError(f"--pattern {pattern!r}: needs {{id}} where a video's id stands")
     files = FeatureFiles.under(videos_from, key)
     folder = videos_from if videos_from.is_dir() else videos_from.parent
-    found = load_records(dataset, VideoTree(folder, SUFFIXES), annotations)
+    found = load_records(dataset, VideoTree(folder, counts=is_features), annotations)
     for note in found.notes:
         print(note, file=sys.stderr)
     half = Half(files, name, words, layout, pattern, pool)

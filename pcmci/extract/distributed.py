@@ -35,6 +35,7 @@ from pcmci.extract.pair import Made
 from pcmci.extract.station import About, Encoded, Order
 from pcmci.extract.table import video_table
 from pcmci.remote.url import Place
+from pcmci.saying import sayer
 
 VIDEOS_A_TASK = 4
 """At least, where a batch holds fewer: a worker that dies costs its tasks, and asking for each

@@ -19,13 +19,13 @@ __all__ = ["DATASETS", "Dataset", "DatasetSource", "Segment", "Video", "load_dat
 class DatasetSource:
     """How a data set is read, and where it lies if the user does not say.
 
-    parse: (videos, annotations) to the data set.
+    parse: (videos, annotations, whether links are followed) to the data set.
     videos: the default folder.
     annotations: the default files or folders, the first that exists is taken; () where the
         annotations lie with the videos.
     """
 
-    parse: Callable[[Place | VideoTree, Place], Dataset]
+    parse: Callable[[Place | VideoTree, Place, bool], Dataset]
     videos: str
     annotations: tuple[str, ...] = ()
 
@@ -49,8 +49,12 @@ def load_dataset(
     name: str,
     videos: str | Path | Url | None = None,
     annotations: str | Path | Url | None = None,
+    *,
+    follow_links: bool = False,
 ) -> Dataset:
     """The data set called `name`, from its default places where none is given.
+
+    follow_links: take symbolic links out of the folder of videos, and to folders, too.
 
     Raises UsageError that names every place where something is missing, RemoteError where a URL
     cannot be read, and what `DatasetSource.parse` raises.
@@ -68,7 +72,7 @@ def load_dataset(
         missing.append(f"no annotations at {names} (--annotations names others)")
     if missing or found is None:
         raise UsageError(f"data set {name!r} is not there: {'; '.join(missing)}")
-    return source.parse(folder, found)
+    return source.parse(folder, found, follow_links)
 
 
 def load_records(
@@ -83,11 +87,11 @@ def load_records(
     places = _annotation_places(source, annotations)
     found = next((one for one in places if one.exists()), None)
     if found is not None:
-        return source.parse(NoVideos(), found)
+        return source.parse(NoVideos(), found, False)
     if places:
         names = " or ".join(map(str, places))
         raise UsageError(f"no annotations at {names} (--annotations names others)")
-    return source.parse(tree, tree.root)
+    return source.parse(tree, tree.root, False)
 
 
 def _source(name: str) -> DatasetSource:

@@ -13,14 +13,8 @@ from collections import Counter
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
-from pcmci.extract.datasets.files import (
-    VideoTree,
-    links_note,
-    list_files,
-    new_id,
-    read_text,
-    tree_of,
-)
+from pcmci.extract.datasets.complaints import Complaints
+from pcmci.extract.datasets.files import VideoTree, list_files, new_id, read_text, tree_of
 from pcmci.extract.datasets.label_text import readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
 from pcmci.remote.url import Place
@@ -63,7 +57,7 @@ _ID = re.compile(r"(P\d\d)_(cam01|cam02|webcam01|webcam02|stereo01)_\1_([a-z]+)"
 _RANGE = re.compile(r"(\d{1,9})-(\d{1,9}) +(\S+)")
 
 
-def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
+def parse(videos: Place | VideoTree, annotations: Place, follow_links: bool = False) -> Dataset:
     """All annotated videos.
 
     videos: `BreakfastII_15fps_qvga_sync`, the folder that holds it, or one with `<id>.avi` in it.
@@ -72,23 +66,28 @@ def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
     """
     places = annotations / "segmentation_coarse", annotations / "groundTruth"
     folder = next((place for place in places if place.is_dir()), annotations)
-    files, links_out = list_files(folder, {".txt"})
+    listing = list_files(folder, {".txt"}, follow_links)
     for mapping in (folder / "mapping.txt", folder.parent / "mapping.txt"):
         if mapping.is_file():
             _check_mapping(mapping)
-    files = {name: path for name, path in files.items() if re.match(r"P\d", path.name)}
+    files = {name: path for name, path in listing.files.items() if re.match(r"P\d", path.name)}
     if not files:
         raise UsageError(
             f"no annotation such as P16_cam01_P16_cereals.txt is under {folder}; --annotations "
             "names another folder"
         )
 
-    tree = tree_of(videos)
+    tree = tree_of(videos, follow_links)
     seen: dict[str, str] = {}
-    found = [_video(path, tree, seen) for path in files.values()]
+    found = []
+    complaints = Complaints()
+    for path in files.values():
+        with complaints.kept():
+            found.append(_video(path, tree, seen))
+    complaints.raise_any()
     tree.require_some()
     counts = Counter(video.split for video in found)
-    notes = [*tree.notes, *links_note(links_out)]
+    notes = [*tree.notes, *listing.notes]
     for split, official in OFFICIAL_COUNTS.items():
         if counts[split] != official:
             notes.append(f"{counts[split]:,} {split} videos; the protocol has {official:,}")

@@ -10,6 +10,7 @@ import re
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
+from pcmci.extract.datasets.complaints import Complaints
 from pcmci.extract.datasets.files import (
     VideoTree,
     is_plain,
@@ -29,7 +30,7 @@ VIDEO_FOLDER = "Charades_v1_480"
 OFFICIAL_CLASSES = 157
 
 
-def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
+def parse(videos: Place | VideoTree, annotations: Place, follow_links: bool = False) -> Dataset:
     """All videos of the two CSV files, those without an action among them.
 
     videos: `Charades_v1_480`, the folder that holds it, or any other with `<id>.mp4` in it.
@@ -46,25 +47,28 @@ def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
 
     codes, labels = _classes(folder / CLASSES)
     rank = {name: i for i, name in enumerate(labels.names)}
-    tree = tree_of(videos)
+    tree = tree_of(videos, follow_links)
     seen: dict[str, str] = {}
     found = []
+    complaints = Complaints()
     for split, name in SPLITS.items():
         for place, row in read_rows(folder / name, ("id", "actions")):
-            video = new_id(row["id"], place, seen)
-            segments = tuple(_segments(row["actions"], codes, place))
-            found.append(
-                Video(
-                    id=video,
-                    path=tree.find(f"{VIDEO_FOLDER}/{video}.mp4", f"{video}.mp4"),
-                    split=split,
-                    activity=None,
-                    steps=tuple(
-                        sorted({segment.label for segment in segments}, key=rank.__getitem__)
-                    ),
-                    segments=segments,
+            with complaints.kept():
+                video = new_id(row["id"], place, seen)
+                segments = tuple(_segments(row["actions"], codes, place))
+                found.append(
+                    Video(
+                        id=video,
+                        path=tree.find(f"{VIDEO_FOLDER}/{video}.mp4", f"{video}.mp4"),
+                        split=split,
+                        activity=None,
+                        steps=tuple(
+                            sorted({segment.label for segment in segments}, key=rank.__getitem__)
+                        ),
+                        segments=segments,
+                    )
                 )
-            )
+    complaints.raise_any()
     tree.require_some()
     notes = list(tree.notes)
     unlabelled = sum(not video.steps for video in found)

@@ -12,7 +12,16 @@ from typing import Any
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError
-from pcmci.extract.datasets.files import VideoTree, is_plain, new_id, read_bytes, time_span, tree_of
+from pcmci.extract.datasets.complaints import MOST, Complaints
+from pcmci.extract.datasets.files import (
+    VideoTree,
+    is_plain,
+    new_id,
+    read_bytes,
+    some,
+    time_span,
+    tree_of,
+)
 from pcmci.extract.datasets.label_text import distinct, readable
 from pcmci.extract.datasets.records import Dataset, Segment, Video
 from pcmci.remote.url import Place
@@ -28,7 +37,7 @@ SUBSETS = {
 }
 
 
-def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
+def parse(videos: Place | VideoTree, annotations: Place, follow_links: bool = False) -> Dataset:
     """All videos of the annotation; the labels are those that occur in it.
 
     A step's label is its id, for several ids share a name: the key is the name where only one
@@ -43,29 +52,33 @@ def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
     step_tasks: dict[int, set[str]] = {}
     timed: dict[str, list[tuple[int, float, float]]] = {}
     seen: dict[str, str] = {}
+    complaints = Complaints()
     for video, entry in database.items():
         place = f"{annotations}: video {video!r}"
-        new_id(video, str(annotations), seen)
-        _check_entry(entry, place)
-        timed[video] = []
-        for step in entry["annotation"]:
-            number, text = _step(step, place)
-            if step_texts.setdefault(number, text) != text:
-                raise AnnotationError(
-                    f"{place}: step {number} is {text!r} here and {step_texts[number]!r} elsewhere"
-                )
-            step_tasks.setdefault(number, set()).add(entry["class"])
-            segment = step.get("segment")
-            if not isinstance(segment, list) or len(segment) != 2:
-                raise AnnotationError(
-                    f"{place}: step {number} has the segment {segment!r}; right would be "
-                    "[start, end] in seconds"
-                )
-            timed[video].append((number, *time_span(segment[0], segment[1], place)))
+        with complaints.kept():
+            new_id(video, str(annotations), seen)
+            _check_entry(entry, place)
+            timed[video] = []
+            for step in entry["annotation"]:
+                number, text = _step(step, place)
+                if step_texts.setdefault(number, text) != text:
+                    raise AnnotationError(
+                        f"{place}: step {number} is {text!r} here and {step_texts[number]!r} "
+                        "elsewhere"
+                    )
+                step_tasks.setdefault(number, set()).add(entry["class"])
+                segment = step.get("segment")
+                if not isinstance(segment, list) or len(segment) != 2:
+                    raise AnnotationError(
+                        f"{place}: step {number} has the segment {segment!r}; right would be "
+                        "[start, end] in seconds"
+                    )
+                timed[video].append((number, *time_span(segment[0], segment[1], place)))
+    complaints.raise_any()
 
     names, steps = _step_labels(step_texts, step_tasks)
     tasks = tuple(sorted({entry["class"] for entry in database.values()}))
-    tree = tree_of(videos)
+    tree = tree_of(videos, follow_links)
     found = []
     for video, entry in database.items():
         places = [f"{video}.mp4"]
@@ -110,8 +123,11 @@ def _subsets_note(database: dict[str, Any]) -> str:
 def _read(path: Place) -> dict[str, Any]:
     def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) < len(pairs):
-            (key, _), *_ = Counter(key for key, _ in pairs).most_common()
-            raise AnnotationError(f"{path}: {key!r} is there twice in one JSON object")
+            keys = [repr(key) for key, n in Counter(key for key, _ in pairs).items() if n > 1]
+            are = "is" if len(keys) == 1 else "are"
+            raise AnnotationError(
+                f"{path}: {some(keys, MOST)} {are} there twice in one JSON object"
+            )
         return dict(pairs)
 
     try:

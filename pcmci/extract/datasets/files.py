@@ -5,6 +5,7 @@ Every complaint begins with its place, `FILE:LINE`, or `FILE: video 'x'` where l
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -12,15 +13,15 @@ import math
 import os
 import unicodedata
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pcmci.errors import AnnotationError, UsageError
+from pcmci.extract.datasets.complaints import MOST
+from pcmci.extract.datasets.suffixes import USUAL, is_video, suffix
 from pcmci.remote.url import Place, Url
-
-VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
-
 
 MOST_BYTES = 256 * 2**20
 """Of an annotation file, unpacked; the largest of the benchmarks has 17 MB."""
@@ -49,13 +50,15 @@ def read_bytes(path: Place) -> bytes:
 
 
 def read_text(path: Place) -> str:
-    """The whole file, UTF-8 with or without a byte order mark. Raises AnnotationError."""
+    """The whole file, UTF-8 with or without a byte order mark, or UTF-16 with one, as spreadsheet
+    programs save "Unicode text". Raises AnnotationError."""
     raw = read_bytes(path)
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise AnnotationError(f"{path}:{line}: not UTF-8 text") from error
+        raise AnnotationError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from error
 
 
 def read_rows(path: Place, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -88,6 +91,11 @@ def is_plain(text: str) -> bool:
     return bool(text.strip()) and all(unicodedata.category(c) not in ("Cc", "Cs") for c in text)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether it can be written: Python keeps other bytes of a file's name as lone surrogates."""
+    return not any(unicodedata.category(c) == "Cs" for c in text)
+
+
 def is_plain_name(text: str) -> bool:
     """Whether `text` can name a file in a folder and nothing else: no path, nothing hidden."""
     return is_plain(text) and not text.startswith(".") and not set(text) & {"/", "\\"}
@@ -98,6 +106,11 @@ def new_id(text: str, place: str, seen: dict[str, str]) -> str:
 
     seen: {id: its place}. Raises AnnotationError.
     """
+    if not is_utf8(text):
+        raise AnnotationError(
+            f"{place}: {text!r} cannot be a video's id: it is not UTF-8; rename it (convmv does "
+            "whole folders)"
+        )
     if not is_plain_name(text):
         raise AnnotationError(
             f"{place}: {text!r} cannot be a video's id: an id is not empty and has no slash, "
@@ -123,21 +136,71 @@ def time_span(start: Any, end: Any, place: str) -> tuple[float, float]:
     return span
 
 
-def list_files(root: Place, suffixes: Collection[str]) -> tuple[dict[str, Place], list[str]]:
-    """All files under `root` with one of `suffixes`, as {path relative to `root`: path}.
+MOST_LINKS = 4
+"""Links within links that are followed: a farm of links has two, folders that link to each other
+have no end."""
 
-    Nothing hidden is listed. Symbolic links are taken only to files within `root`; the second
-    value names those that lead out of it. Raises UsageError where a folder cannot be listed,
-    RemoteError where a URL cannot.
+
+@dataclass
+class Listing:
+    """What lies under a folder.
+
+    files: {path relative to the folder: path}, sorted. The rest are relative paths of what was
+    left out. links_out: symbolic links out of the folder, links_in: to folders within it, both
+    where links are not followed. broken: links to nothing. circles: links to a folder that they
+    lie in. odd: objects of a bucket whose names no file can have.
+    """
+
+    files: dict[str, Place] = field(default_factory=dict)
+    links_out: list[str] = field(default_factory=list)
+    links_in: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    circles: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+    def ordered(self) -> Listing:
+        lists = (self.links_out, self.links_in, self.broken, self.circles, self.odd)
+        return Listing(dict(sorted(self.files.items())), *map(sorted, lists))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, in a line each."""
+        take = "; --follow-links takes them"
+        kinds = (
+            (self.links_out, "symbolic links out of the folder not followed", take),
+            (self.links_in, "symbolic links to folders not followed", take),
+            (self.broken, "symbolic links lead nowhere", ""),
+            (self.circles, "symbolic links not followed, for they lead back", ""),
+            (self.odd, "names left out, for no file can be called so", ""),
+        )
+        return tuple(
+            f"{len(names):,} {what}: {some(names)}{way}" for names, what, way in kinds if names
+        )
+
+
+def some(names: Collection[str], most: int = 3) -> str:
+    """The first few: `a, b, c, …`."""
+    shown = [name for name, _ in zip(names, range(most), strict=False)]
+    return ", ".join([*shown, *["…"] * (len(names) > most)])
+
+
+def list_files(
+    root: Place, suffixes: Collection[str] | None = None, follow_links: bool = False
+) -> Listing:
+    """All files under `root`, or those with one of `suffixes`.
+
+    Nothing hidden is listed. Symbolic links are taken only to files within `root`, unless
+    `follow_links`. Raises UsageError where a folder cannot be listed, RemoteError where a URL
+    cannot.
     """
     if isinstance(root, Url):
-        return _list_url(root, suffixes), []
+        return _list_url(root, suffixes)
     inside = os.path.realpath(root)
-    files: dict[str, Place] = {}
-    links_out: list[str] = []
-    folders = [""]
+    found = Listing()
+    # a folder, those it lies in as they are without links, and how many links led to it
+    folders: list[tuple[str, tuple[str, ...], int]] = [("", (inside,), 0)]
     while folders:
-        prefix = folders.pop()
+        prefix, above, links = folders.pop()
         try:
             # scandir, for it knows files from folders without asking the disk about each
             with os.scandir(root / prefix) as entries:
@@ -145,61 +208,103 @@ def list_files(root: Place, suffixes: Collection[str]) -> tuple[dict[str, Place]
                     name = prefix + entry.name
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_symlink() and not _within(entry.path, inside):
-                        links_out.append(name)
-                    elif entry.is_dir(follow_symlinks=False):
-                        folders.append(f"{name}/")
-                    elif os.path.splitext(name)[1].lower() in suffixes and entry.is_file():
-                        files[name] = root / name
+                    here = os.path.join(above[-1], entry.name)
+                    if entry.is_symlink():
+                        here = os.path.realpath(entry.path)
+                        if not follow_links and not Path(here).is_relative_to(inside):
+                            found.links_out.append(name)
+                            continue
+                        if not os.path.exists(here):
+                            found.broken.append(name)
+                            continue
+                    if entry.is_dir():
+                        linked = links + entry.is_symlink()
+                        if not entry.is_symlink():
+                            folders.append((f"{name}/", (*above, here), links))
+                        elif not follow_links:
+                            found.links_in.append(name)
+                        elif here in above or linked > MOST_LINKS:
+                            found.circles.append(name)
+                        else:
+                            folders.append((f"{name}/", (*above, here), linked))
+                    elif (suffixes is None or suffix(name) in suffixes) and entry.is_file():
+                        found.files[name] = root / name
         except OSError as error:
             raise UsageError(f"{root / prefix}: cannot be listed: {error.strerror}") from error
-    return dict(sorted(files.items())), sorted(links_out)
+    return found.ordered()
 
 
-def _list_url(root: Url, suffixes: Collection[str]) -> dict[str, Place]:
-    return {
-        name: url
-        for name, url in sorted(root.files())
-        if os.path.splitext(name)[1].lower() in suffixes
-        and all(map(is_plain_name, name.split("/")))
-    }
-
-
-def links_note(links_out: list[str]) -> tuple[str, ...]:
-    """The note for links that `list_files` did not follow, if any."""
-    if not links_out:
-        return ()
-    return (f"{len(links_out)} symbolic links out of the folder not followed: {links_out[0]}, …",)
+def _list_url(root: Url, suffixes: Collection[str] | None) -> Listing:
+    found = Listing()
+    for name, url in root.files():
+        parts = name.split("/")
+        if any(part.startswith(".") for part in parts):
+            continue
+        if suffixes is not None and suffix(name) not in suffixes:
+            continue
+        if all(map(is_plain_name, parts)):
+            found.files[name] = url
+        elif parts[-1]:  # a bucket's own sign of a folder ends in a slash
+            found.odd.append(name)
+    return found.ordered()
 
 
 class VideoTree:
     """The video files under a folder, listed once, to be found by where an annotation puts them.
 
-    files: {path relative to the folder: path}.
+    files: {path relative to the folder: path}. others: the paths of files that are no videos by
+    their names. notes: what was left out.
     """
 
-    def __init__(self, root: Place, suffixes: Collection[str] = VIDEO_SUFFIXES) -> None:
+    def __init__(
+        self,
+        root: Place,
+        follow_links: bool = False,
+        counts: Callable[[str], bool] = is_video,
+    ) -> None:
+        """counts: whether a file of this name is a video, or stands for one."""
         self.root = root
-        self.files, links_out = list_files(root, suffixes)
-        self.notes = links_note(links_out)
+        listing = list_files(root, follow_links=follow_links)
+        self.files = {name: path for name, path in listing.files.items() if counts(name)}
+        self.others = [name for name in listing.files if name not in self.files]
+        self.notes = (*listing.notes, *self._leave_out_previews())
         self._by_stem: dict[str, list[str]] = {}
         for name in self.files:
             self._by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
         self._found = 0
         self._missed: list[str] = []
+        self._twice: list[str] = []
+
+    def _leave_out_previews(self) -> tuple[str, ...]:
+        usual = {os.path.splitext(name)[0] for name in self.files if suffix(name) in USUAL}
+        beside = [
+            name
+            for name in self.files
+            if suffix(name) not in USUAL and os.path.splitext(name)[0] in usual
+        ]
+        for name in beside:
+            del self.files[name]
+        if not beside:
+            return ()
+        return (
+            f"{len(beside):,} files left out, for a video of a more usual kind has the same name: "
+            f"{some(beside)}",
+        )
+
+    def called(self, stem: str) -> list[str]:
+        """The files, relative to the folder, that have this path but for their suffix."""
+        return self._by_stem.get(stem, [])
 
     def find(self, *places: str) -> Place | None:
         """The one file at one of `places`, relative to the folder, or None.
 
-        A place has the suffix that is usual for the data set; any video suffix will do.
-        Raises UsageError where there are two.
+        A place has the suffix that is usual for the data set; any video suffix will do. Where
+        there are two, `require_some` raises.
         """
         stems = [os.path.splitext(place)[0] for place in places]
-        names = [name for stem in stems for name in self._by_stem.get(stem, ())]
+        names = [name for stem in stems for name in self.called(stem)]
         if len(names) > 1:
-            raise UsageError(
-                f"{self.root}: {' and '.join(names)} are the same video: only one can stay"
-            )
+            self._twice.append(" and ".join(names))
         return self.at(names[0] if names else places[0])
 
     def at(self, place: str) -> Place | None:
@@ -212,7 +317,12 @@ class VideoTree:
         return path
 
     def require_some(self) -> None:
-        """Raises UsageError where nothing that was asked for is there, naming what was."""
+        """Raises UsageError where nothing that was asked for is there, naming what was, and where
+        a video is there twice, naming all that are."""
+        if self._twice:
+            shown = "; ".join(f"{names} are the same video" for names in self._twice[:MOST])
+            more = f"; and {len(self._twice) - MOST:,} more" if len(self._twice) > MOST else ""
+            raise UsageError(f"{self.root}: {shown}{more}: only one can stay")
         if self._found:
             return
         if not self._missed:
@@ -229,18 +339,14 @@ class NoVideos(VideoTree):
 
     def __init__(self) -> None:
         self.root = Path("nowhere")
-        self.files, self.notes = {}, ()
+        self.files, self.others, self.notes = {}, [], ()
         self._by_stem = {}
-        self._found, self._missed = 0, []
+        self._found, self._missed, self._twice = 0, [], []
 
     def require_some(self) -> None:
         """None is needed."""
 
 
-def tree_of(videos: Place | VideoTree) -> VideoTree:
+def tree_of(videos: Place | VideoTree, follow_links: bool) -> VideoTree:
     """The videos under a folder, or a tree that somebody has made already."""
-    return videos if isinstance(videos, VideoTree) else VideoTree(videos)
-
-
-def _within(path: str, inside: str) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(inside)
+    return videos if isinstance(videos, VideoTree) else VideoTree(videos, follow_links)

@@ -12,7 +12,15 @@ from typing import Any
 
 from pcmci.cache.schema import LabelSet
 from pcmci.errors import AnnotationError, UsageError
-from pcmci.extract.datasets.files import VideoTree, new_id, read_rows, read_text, time_span, tree_of
+from pcmci.extract.datasets.complaints import Complaints
+from pcmci.extract.datasets.files import (
+    VideoTree,
+    new_id,
+    read_rows,
+    read_text,
+    time_span,
+    tree_of,
+)
 from pcmci.extract.datasets.records import Dataset, Segment, Video
 from pcmci.remote.url import Place
 
@@ -21,7 +29,7 @@ COLUMNS = ("video", "split", "person", "activity", "frames", "steps")
 _STEP = re.compile(r"(\w+):(\d{1,6})-(\d{1,6})")
 
 
-def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
+def parse(videos: Place | VideoTree, annotations: Place, follow_links: bool = False) -> Dataset:
     """All videos of a written world. A session is a person's performance of an activity, with its
     shifted twins; a group is a person.
 
@@ -31,31 +39,35 @@ def parse(videos: Place | VideoTree, annotations: Place) -> Dataset:
     """
     world = _world(annotations / "world.json")
     activity, steps = (_labels(world, name) for name in ("activity", "steps"))
-    tree = tree_of(videos)
+    tree = tree_of(videos, follow_links)
     found = []
+    complaints = Complaints()
     seen: dict[str, str] = {}
     for place, row in read_rows(annotations / "annotations.csv", COLUMNS):
-        video = new_id(row["video"], place, seen)
-        if row["split"] not in world["splits"]:
-            raise AnnotationError(
-                f"{place}: no split is called {row['split']!r}; {', '.join(world['splits'])} are"
+        with complaints.kept():
+            video = new_id(row["video"], place, seen)
+            if row["split"] not in world["splits"]:
+                raise AnnotationError(
+                    f"{place}: no split is called {row['split']!r}; "
+                    f"{', '.join(world['splits'])} are"
+                )
+            if row["activity"] not in activity.names:
+                raise AnnotationError(f"{place}: no activity is called {row['activity']!r}")
+            segments = _segments(row["steps"], steps, world["fps"], place)
+            done = {segment.label for segment in segments}
+            found.append(
+                Video(
+                    id=video,
+                    path=tree.find(f"{row['split']}/{video}.mp4"),
+                    split=row["split"],
+                    activity=row["activity"],
+                    steps=tuple(name for name in steps.names if name in done),
+                    segments=segments,
+                    session=f"{row['person']}_{row['activity']}",
+                    group=row["person"],
+                )
             )
-        if row["activity"] not in activity.names:
-            raise AnnotationError(f"{place}: no activity is called {row['activity']!r}")
-        segments = _segments(row["steps"], steps, world["fps"], place)
-        done = {segment.label for segment in segments}
-        found.append(
-            Video(
-                id=video,
-                path=tree.find(f"{row['split']}/{video}.mp4"),
-                split=row["split"],
-                activity=row["activity"],
-                steps=tuple(name for name in steps.names if name in done),
-                segments=segments,
-                session=f"{row['person']}_{row['activity']}",
-                group=row["person"],
-            )
-        )
+    complaints.raise_any()
     tree.require_some()
     knobs = ", ".join(f"{name} {value}" for name, value in world["knobs"].items())
     notes = (*tree.notes, f"seed {world['seed']}, confounders {knobs}")

@@ -23,6 +23,12 @@ from pcmci.errors import UsageError, VideoError
 SUFFIXES = frozenset((".npy", ".npz", ".pt", ".pth"))
 TOGETHER = (".h5", ".hdf5")
 
+
+def is_features(name: str) -> bool:
+    """Whether a file of this name holds features of a video."""
+    return Path(name).suffix.lower() in SUFFIXES
+
+
 LAYOUTS = ("TD", "DT")
 """What the two axes of a file are: time first (MS-TCN has it the other way round)."""
 

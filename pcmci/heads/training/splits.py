@@ -9,6 +9,10 @@ from pcmci.errors import UsageError
 CARVE_SEED = 0
 """The validation split is the same for every run: seeds compare models, not splits."""
 
+ROUNDED = 0.05
+"""Each activity's share is rounded by itself, as long as all together are no further than this, of
+what was asked for, from it."""
+
 
 def training_splits(
     splits: np.ndarray,
@@ -21,8 +25,8 @@ def training_splits(
     splits, groups: [n] str, see `pcmci.cache.schema.VideoTable`. activity: [n] int, -1 for none.
     share: of the training videos; 0 leaves the splits as they are.
     By the protocol: whole groups (Breakfast's persons) where videos share one, else stratified by
-    activity (COIN), else drawn (Charades). Raises UsageError where nothing would be left to train,
-    and where there is a `val` split already.
+    activity (COIN), else drawn (Charades). The share holds over all activities together. Raises
+    UsageError where nothing would be left to train, and where there is a `val` split already.
     """
     train = np.flatnonzero(splits == "train")
     if share == 0:
@@ -59,8 +63,24 @@ def _whole_groups(
 def _stratified(
     rows: np.ndarray, activity: np.ndarray, share: float, rng: np.random.Generator
 ) -> np.ndarray:
-    chosen = [rows[:0]]
-    for label in np.unique(activity):
-        of_label = rng.permutation(rows[activity == label])
-        chosen.append(of_label[: round(share * len(of_label))])
-    return np.sort(np.concatenate(chosen))
+    labels = np.unique(activity)
+    drawn = [rng.permutation(rows[activity == label]) for label in labels]
+    sizes = np.array([len(of_label) for of_label in drawn], dtype=int)
+    counts = np.array([round(share * size) for size in sizes.tolist()], dtype=int)
+    if abs(counts.sum() - share * len(rows)) > ROUNDED * share * len(rows):
+        counts = _shared_out(sizes, share, rng)
+    chosen = [of_label[:count] for of_label, count in zip(drawn, counts, strict=True)]
+    return np.sort(np.concatenate([rows[:0], *chosen]))
+
+
+def _shared_out(sizes: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """How many of each activity, [N] of [N], so that the share holds over all of them: what is
+    whole of each one's own share, and of the rest one each of those that lack most of one, of an
+    activity with a single video last (largest remainders)."""
+    own = share * sizes
+    counts = np.floor(own + 1e-9).astype(int)
+    left = round(share * int(sizes.sum())) - int(counts.sum())
+    lots = rng.permutation(len(sizes))
+    order = lots[np.lexsort(((counts - own)[lots].round(9), (counts + 1 >= sizes)[lots]))]
+    counts[order[:left]] += 1
+    return counts
