@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a run a core: they are many, an
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-from baselines import ZERO_SHOT, as_many_parameters, baselines
+from baselines import BASELINES, ZERO_SHOT, as_many_parameters
 from tqdm import tqdm
 from written import replace_tables
 
@@ -66,8 +66,11 @@ Runs = dict[str, list[Predictions]]
 Place = tuple[str, float]
 """A knob and its level."""
 
-Variant = tuple[tuple[str, ...], dict[str, Any]]
-"""An order and the settings that are its own."""
+Order = tuple[str, ...] | None
+"""None for another head than the paper's."""
+
+Variant = tuple[Order, dict[str, Any]]
+"""An order and the settings that are its own; `head` names another one."""
 
 SWEPT: dict[str, Variant] = {
     **{order_name(order): (order, {}) for order in ((), ("ich",), ("ici",), ("ivc",))},
@@ -136,7 +139,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
             workers.shutdown(cancel_futures=True)
 
 
-def train(store: Path, order: tuple[str, ...], seed: int, settings: dict[str, Any]) -> Path:
+def train(store: Path, order: Order, seed: int, settings: dict[str, Any]) -> Path:
     """One run, in a process of a pool; returns its folder."""
     from pcmci.heads.training.run import train_heads
 
@@ -152,7 +155,8 @@ def train_all(store: Path, variants: Mapping[str, Variant], size: Size) -> Runs:
     with pool() as workers:
         runs: dict[Future[Path], str] = {}
         for name, (order, own) in variants.items():
-            settings = {**SETTINGS, "epochs": size.epochs, **own}
+            common = SETTINGS if order is not None else {}
+            settings = {**common, "epochs": size.epochs, **own}
             for seed in range(size.seeds):
                 runs[workers.submit(train, store, order, seed, settings)] = name
         for run in tqdm(as_completed(runs), store.stem, len(runs), unit="run"):
@@ -374,8 +378,8 @@ def main() -> None:
         "ich, softmax of S (no transport)": (("ich",), {"transport_refine": "similarity"}),
         "ich, uniform weights (no S)": (("ich",), {"transport_refine": "uniform"}),
     }
+    variants |= {name: (None, {"head": head}) for name, head in BASELINES.items()}
     predictions = train_all(store, variants, size)
-    predictions |= baselines(store, predictions["none"][0], size.seeds)
     scored = all_scores(predictions, size)
     tables = [
         provenance(store, size),
