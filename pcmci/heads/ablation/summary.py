@@ -35,7 +35,8 @@ def summary(
             for split in splits:
                 why = [why_undefined(by[split], name) for by in there]
                 values = [v for by in there if (v := by[split].get(name)) is not None]
-                interval = against.get(name, {}).get(variant.name, {}).get(split)
+                found = against.get(name, {}).get(variant.name, {}).get(split)
+                interval = found if values else None
                 yield {
                     "dataset": dataset,
                     "variant": variant.name,
