@@ -16,7 +16,7 @@ import pytest
 from made_up import made_up_store
 from synthetic import names, small_table
 
-from pcmci.heads.scoring import why_undefined
+from pcmci.heads.scoring.scores import why_undefined
 from pcmci.report.ablation import write_report
 from pcmci.report.table import difference
 

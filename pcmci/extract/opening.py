@@ -14,6 +14,7 @@ from pcmci.cache.schema import Sampling, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.upkeep.convert import allow_damaged, allowing, stored_spec
 from pcmci.cache.upkeep.repair import repair as repair_store
+from pcmci.errors import StoreError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
 from pcmci.extract.pair import Made
@@ -60,7 +61,12 @@ def prepare_store(
         create_store(out, spec, video_table(dataset), texts, overwrite=overwrite)
         return
     asked = spec
-    stored = stored_spec(out)
+    try:
+        stored = stored_spec(out)
+    except StoreError:
+        if repair:  # which says what cannot be mended
+            repair_store(out, spec, embed)
+        raise
     takes_more = allowing(out, stored, spec.damaged) != stored
     if takes_more:
         spec = dataclasses.replace(spec, damaged=stored.damaged)
