@@ -172,14 +172,14 @@ def test_every_score_has_its_reason(scores, name, why):
 def test_json_has_no_nan(capsys):
     from pcmci import cli
 
-    cli._print_json({"a": [np.nan, (math.inf, 1.0)], "b": {"c": -math.inf, "d": "nan"}})
+    showing.print_json({"a": [np.nan, (math.inf, 1.0)], "b": {"c": -math.inf, "d": "nan"}})
     said = capsys.readouterr().out
     assert strictly(said) == {"a": [None, [None, 1.0]], "b": {"c": None, "d": "nan"}}
 
 
 NOISY = """
 import logging, sys, warnings
-from pcmci import cli
+from pcmci.commands import showing
 
 @cli.app.command()
 def noisy():
