@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pcmci.cache.chunks import exists
 from pcmci.cache.schema import StoreSpec
-from pcmci.cache.store import check_same, open_store
+from pcmci.cache.store import open_store
 from pcmci.cache.writer import StoreWriter
 from pcmci.cluster.connect import dashboard
 from pcmci.cluster.dispatch import Dispatcher, Finished, Killer
@@ -90,7 +90,7 @@ class ClusterExtraction:
     def _stored(self) -> StoreSpec:
         """Of the store. Raises SpecMismatch where it is of other videos, or of other settings."""
         with open_store(self.out) as store:
-            check_same(self.out, store.spec, self._spec(Made.of(store.spec)))
+            store.check_spec(self._spec(Made.of(store.spec)), self.table)
             return store.spec
 
     def _encode(

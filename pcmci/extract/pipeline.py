@@ -112,7 +112,7 @@ def prepare_store(
     for damage in repair_store(out, spec, embed) if repair else ():
         tqdm.write(f"repairing: {damage}", file=sys.stderr)
     with open_store(out) as store:
-        store.check_spec(spec)
+        store.check_spec(spec, video_table(dataset))
 
 
 class _Extraction:
