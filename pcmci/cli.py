@@ -26,6 +26,7 @@ from pcmci.heads.config import (
 )
 from pcmci.heads.config import settings as run_settings
 from pcmci.heads.grid import parse_grid, parse_orders, parse_seeds
+from pcmci.plain import plain, plain_json, print_anything
 from pcmci.remote.url import Place, place
 
 app = typer.Typer(
@@ -77,14 +78,15 @@ Labels = Annotated[
 def main() -> NoReturn:
     """Run the command line; leaves with 0, 1 for work that failed, 2 for bad input, or 128 + N
     after signal N."""
+    print_anything()
     try:
         app(standalone_mode=True)
     except PcmciError as error:
-        print(f"pcmci: {error}", file=sys.stderr)
+        print(f"pcmci: {plain(error)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except OSError as error:  # a full disk, a vanished mount: the machine's fault, not a bug's
         where = f"{error.filename}: " if error.filename else ""
-        print(f"pcmci: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"pcmci: {plain(where)}{plain(error.strerror or error)}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)
 
@@ -169,9 +171,9 @@ def extract(
 
     found = load_dataset(dataset, videos, annotations, follow_links=follow_links)
     for note in found.notes:
-        print(note, file=sys.stderr)
+        print(plain(note), file=sys.stderr)
     if overwrite and sys.stdin.isatty() and exists(store):
-        typer.confirm(f"{store} will be deleted. Go on?", abort=True)
+        typer.confirm(f"{plain(store)} will be deleted. Go on?", abort=True)
     from pcmci.extract.pipeline import extract as run_extract
 
     summary = run_extract(
@@ -201,9 +203,9 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
         )
         return
     for video, reason in summary.failures.items():
-        print(f"failed: {video}: {reason}")
+        print(f"failed: {plain(video)}: {plain(reason)}")
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print(f"{out}: {shown}")
+    print(f"{plain(out)}: {shown}")
     if summary.videos:
         print(
             f"{summary.videos} videos, {summary.frames} frames in {summary.seconds:.1f} s "
@@ -213,7 +215,7 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
     for name, one in sorted(summary.workers.items()):
         _show_worker(name, f"{one.videos} videos, {one.failures} failures", one)
     if learnable:
-        print(f"next: pcmci train-heads --features {out} --order ich,ici,ivc")
+        print(f"next: pcmci train-heads --features {shlex.quote(str(out))} --order ich,ici,ivc")
 
 
 def _show_worker(name: str, did: str, summary: Any) -> None:
@@ -394,7 +396,7 @@ def ablate(
         for name, one in sorted(workers_did.items()):
             _show_worker(name, f"{one.runs} runs", one)
         for run, reason in found.failures.items():
-            print(f"failed: {run}: {reason}", file=sys.stderr)
+            print(f"failed: {plain(run)}: {plain(reason)}", file=sys.stderr)
     if found.failures:
         raise typer.Exit(1)
 
@@ -527,12 +529,12 @@ def predict(
         _print_json({"predictions": answers, "failures": {str(p): r for p, r in failures.items()}})
     else:
         for path_, labels_ in answers.items():
-            print(path_)
+            print(plain(path_))
             for labels, ranked in labels_.items():
                 shown = ", ".join(f"{r['label']} {100 * r['probability']:.1f} %" for r in ranked)
-                print(f"  {labels}: {shown}")
+                print(f"  {labels}: {plain(shown)}")
         for path, reason in failures.items():
-            print(f"pcmci: {path}: {reason}", file=sys.stderr)
+            print(f"pcmci: {plain(path)}: {plain(reason)}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)
 
@@ -571,6 +573,14 @@ def _say_coverage(store: Any) -> None:
         print(
             f"{lost} of {len(store)} videos have no features ({without}); "
             "where they are to be scored they count as wrong",
+            file=sys.stderr,
+        )
+
+    activity = store.spec.activity
+    if activity is not None and len(activity) == 1:
+        print(
+            f"ONE CLASS ONLY, {plain(repr(activity.names[0]))}: whatever is predicted is right, so "
+            "Acc is 100 and says nothing",
             file=sys.stderr,
         )
 
@@ -690,9 +700,9 @@ def store_info(path: StorePath, as_json: AsJson = False) -> None:
         if isinstance(value, dict):
             print(f"{name}:")
             for inner, detail in value.items():
-                print(f"  {inner}: {detail}")
+                print(f"  {plain(inner)}: {plain(detail)}")
         else:
-            print(f"{name}: {value}")
+            print(f"{name}: {plain(value)}")
 
 
 @store_app.command("verify")
@@ -710,7 +720,7 @@ def store_verify(path: StorePath, as_json: AsJson = False) -> None:
         _print_json({"store": str(path), "damage": [dataclasses.asdict(d) for d in found]})
     else:
         for damage in found:
-            print(f"{'note' if damage.harmless else 'damaged'}: {damage}")
+            print(f"{'note' if damage.harmless else 'damaged'}: {plain(damage)}")
         print(f"{path}: {'every chunk is as it was written' if not hurt else 'DAMAGED'}")
     if hurt:
         raise typer.Exit(1)
@@ -731,7 +741,7 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
         _print_json({"store": str(path), "failures": rows})
         return
     for row in rows:
-        print(f"{row['status']}\t{row['split']}\t{row['video']}\t{row['reason']}")
+        print("\t".join(plain(row[name]) for name in ("status", "split", "video", "reason")))
     print(f"videos without features: {len(rows)}", file=sys.stderr)
 
 
@@ -771,7 +781,7 @@ def store_stats(
         return
     show(features_table(found["features"], str(path)))
     for line in hints(found["features"]):
-        print(line)
+        print(plain(line))
     if copies["missing"]:
         print(copies["missing"])
         return
@@ -817,4 +827,4 @@ def _progress(what: str, unit: str, silent: bool) -> Iterator[Callable[[int, int
 
 
 def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1, ensure_ascii=False))
+    print(plain_json(json.dumps(content, indent=1, ensure_ascii=False)))

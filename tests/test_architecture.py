@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "pcmci"
-EVERYONE_MAY = {"errors", "device", "stopping"}
+EVERYONE_MAY = {"errors", "device", "plain", "stopping"}
 MAY = {
     "errors": set(),
     "device": {"errors"},
+    "plain": set(),
     "stopping": {"errors"},
     "flags": set(),
     "remote": {"remote"},

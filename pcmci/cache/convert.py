@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pcmci.cache.chunks import file_format
+from pcmci.cache.chunks import exists, file_format
 from pcmci.cache.contents import DOCUMENTS, array_layouts
 from pcmci.cache.schema import FEATURES
 from pcmci.cache.store import building, open_store
+from pcmci.errors import StoreError
 from pcmci.remote.url import Url, place
 
 
@@ -24,6 +25,8 @@ def convert(
     """
     target = place(target)
     file_format(target)
+    if exists(target):
+        raise StoreError(f"{target} exists already; name another target, or delete it first")
     with open_store(source) as store:
         chunks = store.chunks
         layouts = array_layouts(store.spec, len(store), store.chunk_rows)

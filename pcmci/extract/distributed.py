@@ -33,6 +33,7 @@ from pcmci.extract.pair import Made
 from pcmci.extract.pipeline import make_spec, prepare_store
 from pcmci.extract.station import About, Encoded, Order
 from pcmci.extract.table import video_table
+from pcmci.plain import plain
 from pcmci.remote.url import Place
 
 VIDEOS_A_TASK = 4
@@ -82,7 +83,7 @@ class ClusterExtraction:
 
     def _say(self, line: str) -> None:
         if self.progress:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(plain(line), file=sys.stderr)
 
     def _spec(self, made: Made) -> StoreSpec:
         return make_spec(self.dataset, self.table, self.config, made)

@@ -18,6 +18,7 @@ from pcmci.cache.schema import Status
 from pcmci.cache.writer import StoreWriter
 from pcmci.errors import VideoError
 from pcmci.extract.datasets.records import Dataset
+from pcmci.plain import plain
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
 WRITES_AHEAD = 8
@@ -94,7 +95,7 @@ class Intake:
     def say(self, line: str) -> None:
         """A line above the bar, unless progress is not wanted."""
         if self.progress:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(plain(line), file=sys.stderr)
 
     @contextlib.contextmanager
     def taking(self, pending: list[int], how: str) -> Iterator[None]:

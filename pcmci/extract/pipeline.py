@@ -26,6 +26,7 @@ from pcmci.extract.decoding import Decoder, Decoders, Prepared
 from pcmci.extract.intake import Intake, Summary
 from pcmci.extract.pair import Encoders, Halves, Made, check_same_weights
 from pcmci.extract.table import video_table
+from pcmci.plain import plain
 from pcmci.remote.url import Place, Url, place
 
 AHEAD = 4
@@ -110,7 +111,7 @@ def prepare_store(
         create_store(out, spec, video_table(dataset), texts, overwrite=overwrite)
         return
     for damage in repair_store(out, spec, embed) if repair else ():
-        tqdm.write(f"repairing: {damage}", file=sys.stderr)
+        tqdm.write(f"repairing: {plain(damage)}", file=sys.stderr)
     with open_store(out) as store:
         store.check_spec(spec, video_table(dataset))
 

@@ -38,6 +38,7 @@ from pcmci.heads.run import check_labels, find_failure, find_run
 from pcmci.heads.splits import training_splits
 from pcmci.heads.sweep import Sweep, Trial, groups, plan_sweep
 from pcmci.heads.training import build_model
+from pcmci.plain import plain
 from pcmci.stopping import StoppedError, stop_signals
 
 if TYPE_CHECKING:
@@ -492,7 +493,7 @@ def trainers_of(
 
     def say(line: str) -> None:
         if progress:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(plain(line), file=sys.stderr)
 
     with connect(scheduler, workers) as client:
         say(f"dashboard: {dashboard(client)}")

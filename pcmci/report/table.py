@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from pcmci.plain import plain
 from pcmci.report.paper import reported
 
 NOTHING = "–"
@@ -196,11 +198,22 @@ def tau_table(scores: Mapping[str, Any], taus: Iterable[str], split: str) -> Tab
     return table
 
 
+class _Verbatim(Console):
+    """What stands in a cell is a text that somebody chose: `[id]` is no markup, `:tea:` no emoji,
+    and nothing in it is a command to the terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain(text, keep="\n"), **options)
+
+
 def show(*tables: Table) -> None:
     """Print tables as wide as they need to be where nobody looks at a terminal."""
-    console = Console()
+    console = _Verbatim()
     if not console.is_terminal:
-        console = Console(width=160)
+        console = _Verbatim(width=160)
     for table in tables:
         console.print(table)
 
