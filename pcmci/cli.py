@@ -479,9 +479,17 @@ def predict(
         list[str], typer.Argument(help="Video files, or their URLs.", metavar="VIDEO...")
     ],
     top: Annotated[int, typer.Option(help="Labels a video.", min=1)] = 5,
+    vlm: Annotated[
+        str | None,
+        typer.Option(help="Where the VLM's JSON config lies now.", show_default="as in extraction"),
+    ] = None,
     vlm_weights: Annotated[
         str | None,
         typer.Option(help="Where the VLM's weights lie now.", show_default="as in extraction"),
+    ] = None,
+    video_encoder: Annotated[
+        str | None,
+        typer.Option(help="The video encoder's config, likewise.", show_default="as in extraction"),
     ] = None,
     video_weights: Annotated[
         str | None,
@@ -513,8 +521,9 @@ def predict(
             )
     places = [place(video) for video in videos]
     features, failures = encode_files(
-        places, spec, vlm_weights=vlm_weights, video_weights=video_weights, device=str(on)
-    )
+        places, spec, vlm=vlm, video_encoder=video_encoder, vlm_weights=vlm_weights,
+        video_weights=video_weights, device=str(on),
+    )  # fmt: skip
     readable = [path for path in places if path not in failures]
     answers: dict[str, dict[str, Any]] = {str(path): {} for path in readable}
     if readable:

@@ -19,7 +19,7 @@ from pcmci.cache.repair import repair as repair_store
 from pcmci.cache.schema import Sampling, StoreSpec, VideoTable
 from pcmci.cache.store import create_store, open_store
 from pcmci.cache.writer import StoreWriter
-from pcmci.errors import VideoError
+from pcmci.errors import VideoError, WeightsError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
 from pcmci.extract.decoding import Decoder, Decoders, Prepared
@@ -28,6 +28,9 @@ from pcmci.extract.pair import Encoders, Halves, Made, check_same_weights
 from pcmci.extract.table import video_table
 from pcmci.plain import plain
 from pcmci.remote.url import Place, Url, place
+
+FILES = (".json", ".pt", ".pth", ".pyth", ".bin", ".safetensors")
+"""Suffixes by which a name of an encoder or of weights is that of a file."""
 
 AHEAD = 4
 """Videos ahead of the encoders, a decoder, where there are several: with fewer one long video,
@@ -182,6 +185,8 @@ def encode_files(
     paths: Sequence[Place],
     spec: StoreSpec,
     *,
+    vlm: str | None = None,
+    video_encoder: str | None = None,
     vlm_weights: str | None = None,
     video_weights: str | None = None,
     device: str = "auto",
@@ -190,15 +195,28 @@ def encode_files(
 
     Returns the features of view 0 by encoder, [m, L, D] and [m, Lv, Dv], of the videos that could
     be decoded, in their order; and path -> reason of those that could not.
-    vlm_weights, video_weights: where the weights lie now, if not where the spec says. Raises
-    WeightsError where they are not those that the spec names, by their sha256.
+    vlm, video_encoder, vlm_weights, video_weights: where a config or weights lie now, if not where
+    the spec says. Raises WeightsError where they are not there, and where weights are not those
+    that the spec names, by their sha256.
     """
+    given = {
+        "--vlm": vlm or spec.vlm.name,
+        "--vlm-weights": vlm_weights or spec.vlm.weights,
+        "--video-encoder": video_encoder or spec.video.name,
+        "--video-weights": video_weights or spec.video.weights,
+    }
+    for flag, file in given.items():
+        if Path(file).suffix in FILES and not Path(file).exists():
+            raise WeightsError(
+                f"{file} is not there, with which the features were made; {flag} names where it "
+                "lies now"
+            )
     config = ExtractConfig(
         frames=spec.sampling.frames,
-        vlm=spec.vlm.name,
-        vlm_weights=vlm_weights or spec.vlm.weights,
-        video_encoder=spec.video.name,
-        video_weights=video_weights or spec.video.weights,
+        vlm=given["--vlm"],
+        vlm_weights=given["--vlm-weights"],
+        video_encoder=given["--video-encoder"],
+        video_weights=given["--video-weights"],
         precision=spec.precision,
         device=device,
     )
