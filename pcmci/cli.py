@@ -23,6 +23,7 @@ from pcmci.commands.report import report
 from pcmci.commands.store import store_app
 from pcmci.commands.train_heads import train_heads
 from pcmci.errors import PcmciError
+from pcmci.plain import plain, print_anything
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,14 +53,15 @@ def main() -> NoReturn:
     """Run the command line; leaves with 0, 1 for work that failed, 2 for bad input, or 128 + N
     after signal N."""
     _silence_libraries()
+    print_anything()
     try:
         app(standalone_mode=True)
     except PcmciError as error:
-        print(f"pcmci: {error}", file=sys.stderr)
+        print(f"pcmci: {plain(error)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except OSError as error:  # a full disk, a vanished mount: the machine's fault, not a bug's
         where = f"{error.filename}: " if error.filename else ""
-        print(f"pcmci: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"pcmci: {plain(where)}{plain(error.strerror or error)}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(0)
 

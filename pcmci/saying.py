@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from pcmci.plain import plain
+
 
 def sayer(progress: bool) -> Callable[[str], None]:
     """What says a line; nothing, where progress is not wanted."""
@@ -13,6 +15,6 @@ def sayer(progress: bool) -> Callable[[str], None]:
         if progress:
             from tqdm import tqdm
 
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(plain(line), file=sys.stderr)
 
     return say

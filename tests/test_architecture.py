@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "pcmci"
-EVERYONE_MAY = {"errors", "device", "saying", "stopping"}
+EVERYONE_MAY = {"errors", "device", "plain", "saying", "stopping"}
 MAY = {
     "errors": set(),
     "device": {"errors"},
+    "plain": set(),
     "saying": set(),
     "stopping": {"errors"},
     "flags": set(),
@@ -25,17 +26,19 @@ MAY = {
     "cache/schema": set(),
     "cache/disk": {"remote"},
     "cache/nearby": {"remote"},
+    "cache/changes": {"cache/schema"},
     "cache/replaced": set(),
     "cache/formats": {"remote", "cache/disk", "cache/schema"},
     "cache/contents": {"cache/formats", "cache/schema"},
     "cache/lazy": {"remote", "cache/formats"},
     "cache/writing": {
-        "remote", "cache/contents", "cache/disk", "cache/formats", "cache/nearby", "cache/schema",
-    "cache/replaced", },
+        "remote", "cache/contents", "cache/disk", "cache/formats", "cache/nearby",
+        "cache/replaced", "cache/schema",
+    },
     "cache/store": {
-        "remote", "cache/contents", "cache/disk", "cache/formats", "cache/lazy", "cache/nearby",
-        "cache/schema", "cache/writing",
-    "cache/replaced", },
+        "remote", "cache/changes", "cache/contents", "cache/disk", "cache/formats", "cache/lazy",
+        "cache/nearby", "cache/replaced", "cache/schema", "cache/writing",
+    },
     "cache/upkeep": {
         "remote", "cache/contents", "cache/disk", "cache/formats", "cache/nearby", "cache/schema",
         "cache/store", "cache/writing",

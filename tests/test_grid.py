@@ -36,11 +36,17 @@ def test_orders_are_read_back(orders):
     assert parse_orders("; ".join(map(order_name, orders))) == tuple(orders)
 
 
+@pytest.mark.parametrize("text", ["ich;", ";ich", "ich;;", " ich ; "])
+def test_only_orders_that_are_named_are_trained(text):
+    assert parse_orders(text) == (("ich",),)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("ich;ich", "ich is there twice"),
-        ("none;", "none is there twice"),  # an empty order is the one without stages
+        ("none;ich;none;ich", "ich; none are there twice"),
+        (" ; ", "--orders: name one"),
         ("ich;ocr", "--orders 'ocr': 'ocr' is no stage"),
         ("ich,ich", "a stage is repeated"),
         ("every", "use all, paper or orders as"),

@@ -1,6 +1,8 @@
 """From films to labels through the command line, both phases and back."""
 
 import json
+import os
+import shutil
 
 import pytest
 
@@ -80,6 +82,56 @@ def test_a_film_that_cannot_be_read_is_named_and_the_others_are_answered(
     assert str(films[1]) not in answer.out
 
 
+def test_a_film_may_be_called_anything(pcmci, trained, tiny_videos, tmp_path):
+    names = [b"caf\xe9.mp4", b"\x1b[31mred[id].mp4", "שלום 茶.mp4".encode()]
+    films = [os.fsdecode(os.fsencode(tmp_path) + b"/" + name) for name in names]
+    for film in films:
+        shutil.copy(tiny_videos / "film3.mp4", film)
+    answer = pcmci("predict", trained["run"], *films)
+    assert answer.code == 0, answer.err
+    lines = [line for line in answer.out.splitlines() if not line.startswith("  ")]
+    assert [line.rpartition("/")[2] for line in lines] == [
+        "caf\\xe9.mp4", "\\x1b[31mred[id].mp4", "שלום 茶.mp4",
+    ]  # fmt: skip
+    found = pcmci("predict", trained["run"], *films, "--json").json["predictions"]
+    assert list(found) == films
+    lost = pcmci("predict", trained["run"], films[0] + "x", "--json")
+    assert (lost.code, list(lost.json["failures"])) == (1, [films[0] + "x"])
+
+
+def test_from_another_folder_and_without_its_config(
+    pcmci, tiny_clip, tiny_videos, tiny_encoders, tmp_path, monkeypatch
+):
+    """A config is named by a path, which is not what it is."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    shutil.copy(tiny_clip, here / "mine.json")
+    monkeypatch.chdir(here)
+    flags = [
+        f"--{k.replace('_', '-')}={v}" for k, v in {**tiny_encoders, "vlm": "mine.json"}.items()
+    ]
+    extract = ("extract", "--dataset", "folder", "--videos", tiny_videos, "--frames", 8, *flags)
+    assert pcmci(*extract).code == 0
+    run = here / pcmci("train-heads", "--order", "none", "--json", *QUICK).json["run"]
+    before = pcmci("store", "info", "features/folder.zarr", "--json").json
+    film = tiny_videos / "film3.mp4"
+    answer = pcmci("predict", run, film, "--json")
+    monkeypatch.chdir(there)
+    assert pcmci("predict", run, film, "--json").json == answer.json
+    # the same extraction from there, and with the config there
+    shutil.move(here / "mine.json", there / "mine.json")
+    assert pcmci(*extract, "--out", here / "features" / "folder.zarr").code == 0
+    assert pcmci("store", "info", here / "features/folder.zarr", "--json").json == before | {
+        "path": str(here / "features/folder.zarr")
+    }
+    lost = pcmci("predict", run, film)
+    assert lost.code == 2
+    assert "mine.json is not there" in lost.err
+    assert "--vlm names where it lies now" in lost.err
+    assert pcmci("predict", run, film, "--vlm", "mine.json", "--json").json == answer.json
+
+
 def test_a_store_can_be_looked_into_checked_and_copied(pcmci, trained, tmp_path):
     store = tmp_path / "features" / "folder.zarr"
     info = pcmci("store", "info", store, "--json").json
@@ -91,6 +143,9 @@ def test_a_store_can_be_looked_into_checked_and_copied(pcmci, trained, tmp_path)
     copy = tmp_path / "copy.h5"
     assert pcmci("store", "convert", store, copy).code == 0
     assert pcmci("store", "info", copy, "--json").json["fingerprint"] == info["fingerprint"]
+    again = pcmci("store", "convert", store, copy)
+    assert again.code == 1
+    assert "name another target, or delete it first" in again.err
     chunk = next((store / "video").glob("c.0*"))
     content = bytearray(chunk.read_bytes())
     content[10] ^= 1

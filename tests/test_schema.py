@@ -97,6 +97,17 @@ def test_every_field_changes_the_fingerprint_and_is_named(spec, key, value):
     assert all("the store has" in line and "asked for" in line for line in lines)
 
 
+def test_the_folder_of_a_config_is_no_difference(spec):
+    def called(name):
+        return changed(spec, "vlm", dataclasses.replace(spec.vlm, name=name))
+
+    for one, other in (("x.json", "/a/b/x.json"), ("local-dir:a/m", "local-dir:/b/m")):
+        assert called(one).differences(called(other)) == []
+    for one, other in (("/a/x.json", "/a/y.json"), ("local-dir:a/m", "local-dir:a/n"),
+                       ("org/model", "other/model")):  # fmt: skip
+        assert called(one).differences(called(other))
+
+
 def test_long_values_are_shortened(spec):
     names = tuple(f"label {i}" for i in range(1000))
     other = changed(spec, "steps", LabelSet(names, names, "{}"))

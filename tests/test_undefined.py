@@ -170,7 +170,7 @@ def test_every_score_has_its_reason(scores, name, why):
 
 
 def test_json_has_no_nan(capsys):
-    from pcmci import cli
+    from pcmci.commands import showing
 
     showing.print_json({"a": [np.nan, (math.inf, 1.0)], "b": {"c": -math.inf, "d": "nan"}})
     said = capsys.readouterr().out
@@ -179,7 +179,7 @@ def test_json_has_no_nan(capsys):
 
 NOISY = """
 import logging, sys, warnings
-from pcmci.commands import showing
+from pcmci import cli
 
 @cli.app.command()
 def noisy():

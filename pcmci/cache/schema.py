@@ -220,7 +220,7 @@ class StoreSpec:
         how: says what the other one is, in place of "asked for".
 
         Where weights came from, and what is known of their training, is no difference: their
-        sha256 tells them apart.
+        sha256 tells them apart. Nor is the folder in which an encoder's config lies.
         """
         # As JSON has them: tuples are lists there.
         ours, theirs = (_flatten(json.loads(json.dumps(asdict(one)))) for one in (self, asked))
@@ -230,7 +230,7 @@ class StoreSpec:
             f"{key}: the store has {_shown(ours.get(key, absent))}, "
             f"{how} {_shown(theirs.get(key, absent))}"
             for key in sorted(ours.keys() | theirs.keys())
-            if ours.get(key, absent) != theirs.get(key, absent)
+            if _named(ours.get(key, absent)) != _named(theirs.get(key, absent))
             and key.rpartition(".")[2] not in told_otherwise
         ]
 
@@ -321,6 +321,13 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     for key, inner in value.items():
         flat |= _flatten(inner, f"{prefix}.{key}" if prefix else key)
     return flat
+
+
+def _named(value: Any) -> Any:
+    """A config's file or folder without the folder that it lies in: a path is no identity."""
+    if isinstance(value, str) and (value.endswith(".json") or value.startswith("local-dir:")):
+        return value.rpartition(":")[2].rpartition("/")[2]
+    return value
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pcmci.cache.changes import changed_settings, changed_videos
 from pcmci.cache.contents import (
     CHUNK_ROWS,
     DIFFERS,
@@ -69,7 +70,7 @@ def create_store(
     _check_parts(spec, table, text)
     if exists(path) and not overwrite:
         with open_store(path) as store:
-            store.check_spec(spec)
+            store.check_spec(spec, table)
     small = {
         **documents(spec, table),
         **{f"text/{name}": np.asarray(array, "<f4") for name, array in text.items()},
@@ -89,14 +90,33 @@ def create_store(
                 chunks.write(name, chunk, np.zeros_like(layouts[name].empty(chunk)))
 
 
-def check_same(path: Place, stored: StoreSpec, asked: StoreSpec) -> None:
-    """Raises SpecMismatch naming the fields in which a store's spec differs from `asked`."""
-    if differing := stored.differences(asked):
-        more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise SpecMismatch(
-            f"{path} was made with other settings: {'; '.join(differing[:3])}{more}. "
-            "Name another --out, or replace it with --overwrite"
-        )
+def check_same(
+    path: Place,
+    stored: StoreSpec,
+    asked: StoreSpec,
+    tables: tuple[VideoTable, VideoTable] | None = None,
+) -> None:
+    """Raises SpecMismatch saying what is asked for that is not the store's.
+
+    tables: of videos, the store's and the one that is asked for, so that those which differ can be
+    named.
+    """
+    videos = changed_videos(stored, asked, tables)
+    settings, flags = changed_settings(stored, asked)
+    if not videos and not settings:
+        return
+    said = []
+    if videos:
+        said.append(f"of other videos: {'; '.join(videos)}")
+    if settings:
+        more = f"; and {len(settings) - 3} more" if len(settings) > 3 else ""
+        said.append(f"with other settings: {'; '.join(settings[:3])}{more}")
+    fixed = "The videos of a store are fixed when it is made. " if videos else ""
+    same = f", ask for the same ({flags})" if flags and not videos else ""
+    raise SpecMismatch(
+        f"{path} was made {'; and '.join(said)}. {fixed}Name another --out{same}, or replace it "
+        "with --overwrite"
+    )
 
 
 def open_store(path: str | Path | Url) -> Store:
@@ -285,9 +305,10 @@ class Store:
         """
         return lazy_array(self, open_store, array, view, block_bytes)
 
-    def check_spec(self, asked: StoreSpec) -> None:
-        """Raises SpecMismatch naming the fields in which the store differs from `asked`."""
-        check_same(self.path, self.spec, asked)
+    def check_spec(self, asked: StoreSpec, table: VideoTable | None = None) -> None:
+        """Raises SpecMismatch saying in what the store differs from `asked`. table: of the videos
+        that are asked for."""
+        check_same(self.path, self.spec, asked, None if table is None else (self.table, table))
 
     def listed(self, *statuses: Status, replaced: bool = False) -> list[dict[str, str]]:
         """The videos of these statuses, each with its split, status and reason. replaced: those

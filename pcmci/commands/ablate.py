@@ -29,6 +29,7 @@ from pcmci.heads.ablation.grid import parse_grid, parse_heads, parse_orders, par
 from pcmci.heads.catalogue import DEFAULT, HEADS, check_owned, configure, flags, owners
 from pcmci.heads.catalogue import settings as run_settings
 from pcmci.heads.config import parse_labels, parse_memory, parse_order, parse_taus
+from pcmci.plain import plain
 
 
 @with_flags({name: entry for name, entry in run_settings().items() if name != "seed"}, flags())
@@ -185,7 +186,7 @@ def ablate(
         for name, one in sorted(workers_did.items()):
             show_worker(name, f"{one.runs} runs", one)
         for run, reason in found.failures.items():
-            print(f"failed: {run}: {reason}", file=sys.stderr)
+            print(f"failed: {plain(run)}: {plain(reason)}", file=sys.stderr)
     if found.failures:
         raise typer.Exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from pcmci.commands.showing import print_json, show_worker
 from pcmci.errors import UsageError
 from pcmci.extract.config import ExtractConfig
 from pcmci.flags import with_flags
+from pcmci.plain import plain
 from pcmci.remote.url import Place, place
 
 EXTRACT_SETTINGS: dict[str, tuple[type, dataclasses.Field[Any]]] = {
@@ -107,10 +109,10 @@ def extract(
 
     found = load_dataset(dataset, videos, annotations, follow_links=follow_links)
     for note in found.notes:
-        print(note, file=sys.stderr)
+        print(plain(note), file=sys.stderr)
     if overwrite and sys.stdin.isatty():
         for store in filter(exists, stores):
-            typer.confirm(f"{store} will be deleted. Go on?", abort=True)
+            typer.confirm(f"{plain(store)} will be deleted. Go on?", abort=True)
     from pcmci.extract.pipeline import extract as run_extract
     from pcmci.extract.pipeline import extract_side_by_side
 
@@ -168,7 +170,7 @@ def _show_summaries(summaries: dict[Place, Any], as_json: bool, learnable: bool)
     for out, one in summaries.items():
         _show_summary(one, out, as_json, learnable=False)
     if learnable:
-        features = " ".join(f"--features {out}" for out in summaries)
+        features = " ".join(f"--features {shlex.quote(str(out))}" for out in summaries)
         print(f"next: pcmci ablate {features} --orders ich,ici,ivc")
 
 
@@ -196,11 +198,11 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
         return
     counts = {status.name.lower(): count for status, count in summary.counts.items()}
     for video, reason in summary.failures.items():
-        print(f"failed: {video}: {reason}")
+        print(f"failed: {plain(video)}: {plain(reason)}")
     for video, note in summary.replaced.items():
-        print(f"damaged: {video}: {note}")
+        print(f"damaged: {plain(video)}: {plain(note)}")
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    print(f"{out}: {shown}")
+    print(f"{plain(out)}: {shown}")
     if summary.videos:
         print(
             f"{summary.videos} videos, {summary.frames} frames in {summary.seconds:.1f} s "
@@ -210,4 +212,4 @@ def _show_summary(summary: Any, out: Place, as_json: bool, learnable: bool) -> N
     for name, one in sorted(summary.workers.items()):
         show_worker(name, f"{one.videos} videos, {one.failures} failures", one)
     if learnable:
-        print(f"next: pcmci train-heads --features {out} --order ich,ici,ivc")
+        print(f"next: pcmci train-heads --features {shlex.quote(str(out))} --order ich,ici,ivc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from pcmci.commands.options import AsJson, DatasetName
 from pcmci.commands.showing import print_json
 from pcmci.errors import UsageError
+from pcmci.plain import plain
 from pcmci.remote.url import place
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ def import_(
     folder = videos_from if videos_from.is_dir() else videos_from.parent
     found = load_records(dataset, VideoTree(folder, counts=is_features), annotations)
     for note in found.notes:
-        print(note, file=sys.stderr)
+        print(plain(note), file=sys.stderr)
     half = Half(files, name, words, layout, pattern, pool)
     target = place(out or f"features/{dataset}_{name}.zarr")
     with contextlib.ExitStack() as opening:
@@ -139,14 +141,14 @@ def import_(
         )  # fmt: skip
         return
     for video, reason in summary.failures.items():
-        print(f"failed: {video}: {reason}")
+        print(f"failed: {plain(video)}: {plain(reason)}")
     for what, axes in summary.layouts.items():
         print(f"{what}: taken as {'[T, D]' if axes == 'TD' else '[D, T]'}")
     if summary.strangers:
         print(f"files of no video: {summary.strangers}")
     print(f"{target}: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}")
     heads = "--head linear" if vlm_from is None else "--order ich,ici,ivc"
-    print(f"next: pcmci train-heads --features {target} {heads}")
+    print(f"next: pcmci train-heads --features {shlex.quote(str(target))} {heads}")
 
 
 def _text(

@@ -15,6 +15,7 @@ from pcmci.commands.options import (
     beside_decoding,
 )
 from pcmci.commands.showing import print_json
+from pcmci.plain import plain
 from pcmci.remote.url import place
 
 
@@ -24,6 +25,14 @@ def predict(
         list[str], typer.Argument(help="Video files, or their URLs.", metavar="VIDEO...")
     ],
     top: Annotated[int, typer.Option(help="Labels a video.", min=1)] = 5,
+    vlm: Annotated[
+        str | None,
+        typer.Option(help="Where the VLM's JSON config lies now.", show_default="as in extraction"),
+    ] = None,
+    video_encoder: Annotated[
+        str | None,
+        typer.Option(help="The video encoder's config, likewise.", show_default="as in extraction"),
+    ] = None,
     vlm_weights: Annotated[
         str | None,
         typer.Option(help="Where the VLM's weights lie now.", show_default="as in extraction"),
@@ -58,7 +67,13 @@ def predict(
             )
     places = [place(video) for video in videos]
     features, failures = encode_files(
-        places, spec, vlm_weights=vlm_weights, video_weights=video_weights, device=str(on)
+        places,
+        spec,
+        vlm=vlm,
+        video_encoder=video_encoder,
+        vlm_weights=vlm_weights,
+        video_weights=video_weights,
+        device=str(on),
     )
     readable = [path for path in places if path not in failures]
     answers: dict[str, dict[str, Any]] = {str(path): {} for path in readable}
@@ -81,13 +96,13 @@ def predict(
         print_json(shown | ({"experts": experts} if experts else {}))
     else:
         for path_, labels_ in answers.items():
-            print(path_)
+            print(plain(path_))
             for labels, ranked in labels_.items():
                 print(f"  {labels}: {_spoken(ranked)}")
                 if path_ in experts:
                     _print_experts(experts[path_][labels])
         for path, reason in failures.items():
-            print(f"pcmci: {path}: {reason}", file=sys.stderr)
+            print(f"pcmci: {plain(path)}: {plain(reason)}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)
 

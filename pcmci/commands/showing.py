@@ -9,10 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pcmci.plain import plain, plain_json
+
 
 def print_json(content: Any) -> None:
     """One JSON object; what could not be computed is null in it."""
-    print(json.dumps(_defined(content), indent=1, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(_defined(content), indent=1, ensure_ascii=False, allow_nan=False)
+    print(plain_json(text))
 
 
 def _defined(content: Any) -> Any:
@@ -30,7 +33,7 @@ def say_undefined(scores: dict[str, Any]) -> None:
     from pcmci.report.table import headline_scores, undefined_lines
 
     for line in undefined_lines(undefined(scores, headline_scores(scores))):
-        print(line)
+        print(plain(line))
 
 
 @contextlib.contextmanager
@@ -59,6 +62,13 @@ def say_coverage(store: Any, named: bool = False) -> None:
             (f"{store.path}: " if named else "")
             + f"{lost} of {len(store)} videos have no features ({without}); "
             "where they are to be scored they count as wrong",
+            file=sys.stderr,
+        )
+    activity = store.spec.activity
+    if activity is not None and len(activity) == 1:
+        print(
+            f"ONE CLASS ONLY, {plain(repr(activity.names[0]))}: whatever is predicted is right, so "
+            "Acc is 100 and says nothing",
             file=sys.stderr,
         )
     if damaged := int((store.replaced > 0).sum()):

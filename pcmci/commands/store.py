@@ -14,6 +14,7 @@ from pcmci.commands.options import (
     StorePath,
 )
 from pcmci.commands.showing import print_json, progress_bar
+from pcmci.plain import plain
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, check it, copy it.")
 
@@ -35,9 +36,9 @@ def store_info(path: StorePath, as_json: AsJson = False) -> None:
         if isinstance(value, dict):
             print(f"{name}:")
             for inner, detail in value.items():
-                print(f"  {inner}: {detail}")
+                print(f"  {plain(inner)}: {plain(detail)}")
         else:
-            print(f"{name}: {value}")
+            print(f"{name}: {plain(value)}")
 
 
 @store_app.command("verify")
@@ -55,7 +56,7 @@ def store_verify(path: StorePath, as_json: AsJson = False) -> None:
         print_json({"store": str(path), "damage": [dataclasses.asdict(d) for d in found]})
     else:
         for damage in found:
-            print(f"{'note' if damage.harmless else 'damaged'}: {damage}")
+            print(f"{'note' if damage.harmless else 'damaged'}: {plain(damage)}")
         print(f"{path}: {'every chunk is as it was written' if not hurt else 'DAMAGED'}")
     if hurt:
         raise typer.Exit(1)
@@ -78,7 +79,7 @@ def store_failures(path: StorePath, as_json: AsJson = False) -> None:
         print_json({**found, "replaced": damaged} if damaged else found)
         return
     for row in (*rows, *damaged):
-        print(f"{row['status']}\t{row['split']}\t{row['video']}\t{row['reason']}")
+        print("\t".join(plain(row[name]) for name in ("status", "split", "video", "reason")))
     print(f"videos without features: {len(rows)}", file=sys.stderr)
     if damaged:
         print(f"videos with replaced frames: {len(damaged)}", file=sys.stderr)
@@ -120,7 +121,7 @@ def store_stats(
         return
     show(features_table(found["features"], str(path)))
     for line in hints(found["features"]):
-        print(line)
+        print(plain(line))
     if copies["missing"]:
         print(copies["missing"])
         return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pcmci.cache.schema import FAIL
@@ -24,6 +26,9 @@ OWN = "own"
 """The weights that a model brings along."""
 
 AUTO = "auto"
+
+FOLDER = "local-dir:"
+"""open_clip's prefix of a folder that holds a model's config and weights."""
 
 DEFAULT_VLM = ("ViT-B-16-quickgelu", "openai")
 DEFAULT_VIDEO_ENCODER = ("timesformer-base", "facebook/timesformer-base-finetuned-k400")
@@ -84,12 +89,14 @@ class ExtractConfig:
                 raise UsageError(f"--{name.replace('_', '-')} {value} must be at least {least}")
 
     def resolved(self, dataset: str) -> ExtractConfig:
-        """The same with both encoders named: what `auto` stands for on a data set."""
+        """The same with both encoders named: what `auto` stands for on a data set, and files by
+        their whole paths, so that they are found from another folder too."""
         vlm = _chosen(self.vlm, self.vlm_weights, DEFAULT_VLM, dataset)
         video = _chosen(self.video_encoder, self.video_weights, DEFAULT_VIDEO_ENCODER, dataset)
         return dataclasses.replace(
             self,
-            vlm=vlm[0], vlm_weights=vlm[1], video_encoder=video[0], video_weights=video[1],
+            vlm=_whole(vlm[0]), vlm_weights=_whole(vlm[1]),
+            video_encoder=_whole(video[0]), video_weights=_whole(video[1]),
         )  # fmt: skip
 
 
@@ -100,3 +107,12 @@ def _chosen(name: str, weights: str, default: tuple[str, str], dataset: str) -> 
     if weights == AUTO and name in (SHIPPED, default[0]):
         weights = OWN if name == SHIPPED else default[1]
     return name, weights
+
+
+def _whole(text: str) -> str:
+    """A name or weights; the path of a file, or of a folder as `local-dir:` has it, absolute."""
+    if text.startswith(FOLDER):
+        return FOLDER + os.path.abspath(text.removeprefix(FOLDER))
+    if text.endswith(".json") or (Path(text).suffix and Path(text).is_file()):
+        return os.path.abspath(text)
+    return text

@@ -110,7 +110,7 @@ class ClusterExtraction:
         """Of the store. Raises SpecMismatch where it is of other videos, or of other settings."""
         with open_store(self.out) as store:
             spec = allowing(self.out, store.spec, self.config.damaged)
-            check_same(self.out, spec, self._spec(Made.of(spec)))
+            check_same(self.out, spec, self._spec(Made.of(spec)), (store.table, self.table))
             return spec
 
     def _encode(

@@ -5,22 +5,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from pcmci.cache.schema import StoreSpec
-from pcmci.errors import VideoError
+from pcmci.errors import VideoError, WeightsError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.pair import Encoders, check_same_weights
 from pcmci.extract.video.decoding import Decoder
 from pcmci.remote.url import Place
+
+FILES = (".json", ".pt", ".pth", ".pyth", ".bin", ".safetensors")
+"""Suffixes by which a name of an encoder or of weights is that of a file."""
 
 
 def encode_files(
     paths: Sequence[Place],
     spec: StoreSpec,
     *,
+    vlm: str | None = None,
+    video_encoder: str | None = None,
     vlm_weights: str | None = None,
     video_weights: str | None = None,
     device: str = "auto",
@@ -29,15 +35,28 @@ def encode_files(
 
     Returns the features of view 0 by encoder, [m, L, D] and [m, Lv, Dv], of the videos that could
     be decoded, in their order; and path -> reason of those that could not.
-    vlm_weights, video_weights: where the weights lie now, if not where the spec says. Raises
-    WeightsError where they are not those that the spec names, by their sha256.
+    vlm, video_encoder, vlm_weights, video_weights: where a config or weights lie now, if not where
+    the spec says. Raises WeightsError where they are not there, and where weights are not those
+    that the spec names, by their sha256.
     """
+    given = {
+        "--vlm": vlm or spec.vlm.name,
+        "--vlm-weights": vlm_weights or spec.vlm.weights,
+        "--video-encoder": video_encoder or spec.video.name,
+        "--video-weights": video_weights or spec.video.weights,
+    }
+    for flag, file in given.items():
+        if Path(file).suffix in FILES and not Path(file).exists():
+            raise WeightsError(
+                f"{file} is not there, with which the features were made; {flag} names where it "
+                "lies now"
+            )
     config = ExtractConfig(
         frames=spec.sampling.frames,
-        vlm=spec.vlm.name,
-        vlm_weights=vlm_weights or spec.vlm.weights,
-        video_encoder=spec.video.name,
-        video_weights=video_weights or spec.video.weights,
+        vlm=given["--vlm"],
+        vlm_weights=given["--vlm-weights"],
+        video_encoder=given["--video-encoder"],
+        video_weights=given["--video-weights"],
         precision=spec.precision,
         device=device,
     )

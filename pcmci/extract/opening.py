@@ -19,6 +19,7 @@ from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets.records import Dataset
 from pcmci.extract.pair import Made
 from pcmci.extract.table import video_table
+from pcmci.plain import plain
 from pcmci.remote.url import Place
 
 
@@ -71,9 +72,9 @@ def prepare_store(
     if takes_more:
         spec = dataclasses.replace(spec, damaged=stored.damaged)
     for damage in repair_store(out, spec, embed) if repair else ():
-        tqdm.write(f"repairing: {damage}", file=sys.stderr)
+        tqdm.write(f"repairing: {plain(damage)}", file=sys.stderr)
     with open_store(out) as store:
-        store.check_spec(spec)
+        store.check_spec(spec, video_table(dataset))
     if takes_more:
         tqdm.write(f"{out}: from now on it takes damaged videos too", file=sys.stderr)
         allow_damaged(out, asked.damaged)

@@ -11,6 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from pcmci.plain import plain
 from pcmci.report.encoders import row_notes
 from pcmci.report.paper import reported, reported_encoder
 
@@ -276,12 +277,23 @@ def tau_table(scores: Mapping[str, Any], taus: Iterable[str], split: str) -> Tab
     return table
 
 
+class _Verbatim(Console):
+    """What stands in a cell is a text that somebody chose: `[id]` is no markup, `:tea:` no emoji,
+    and nothing in it is a command to the terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain(text, keep="\n"), **options)
+
+
 def show(*tables: Table) -> None:
     """Print tables as wide as they need to be where nobody looks at a terminal; as a list of
     rows, a line a column, where a terminal is too narrow for their numbers."""
-    console = Console()
+    console = _Verbatim()
     if not console.is_terminal:
-        console = Console(width=160)
+        console = _Verbatim(width=160)
     for table in tables:
         for column in table.columns:
             if column.justify == "right":
@@ -304,7 +316,7 @@ def _show_as_list(console: Console, table: Table) -> None:
         console.print(Rule(style="dim"))
         for name, cell in zip(names, row, strict=True):
             if cell != "":
-                console.print(Text(f"{name}: {str(cell).replace(chr(10), ', ')}"))
+                console.print(Text(f"{plain(name)}: {plain(str(cell).replace(chr(10), ', '))}"))
     console.print(Rule(style="dim"))
 
 

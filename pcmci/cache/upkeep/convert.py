@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pcmci.cache.contents import DOCUMENTS, array_layouts, documents, read_head
-from pcmci.cache.formats.choose import file_format, open_chunks
+from pcmci.cache.formats.choose import exists, file_format, open_chunks
 from pcmci.cache.formats.layout import Layout
 from pcmci.cache.nearby import nearby
 from pcmci.cache.schema import FAIL, FEATURES, StoreSpec
@@ -32,6 +32,8 @@ def convert(
     """
     target = place(target)
     file_format(target)
+    if exists(target):
+        raise StoreError(f"{target} exists already; name another target, or delete it first")
     with open_store(source) as store:
         _copy(store, target, {}, progress)
 

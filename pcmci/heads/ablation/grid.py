@@ -58,7 +58,8 @@ def parse_orders(text: str) -> tuple[tuple[str, ...], ...]:
     if text.strip().lower() in named:
         return named[text.strip().lower()]
     try:
-        orders = tuple(parse_order(part) for part in text.split(";"))
+        # `ich;` is one order; none is asked for by its name
+        orders = tuple(parse_order(part) for part in text.split(";") if part.strip())
     except UsageError as error:
         right = 'use all, paper or orders as "ich,ici;ici,ich"'
         raise UsageError(str(error).replace("--order ", "--orders ") + f"; {right}") from None
@@ -85,7 +86,8 @@ def check_orders(orders: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], 
     """`orders` itself. Raises UsageError for none at all, and for one that is there twice."""
     twice = sorted({",".join(o) or "none" for o in orders if orders.count(o) > 1})
     if twice or not orders:
-        raise UsageError(f"--orders: {twice[0] + ' is there twice' if twice else 'name one'}")
+        shown = f"{'; '.join(twice)} {'is' if len(twice) == 1 else 'are'} there twice"
+        raise UsageError(f"--orders: {shown if twice else 'name one'}")
     return orders
 
 
