@@ -22,6 +22,7 @@ VIDEO_FAMILIES = {
     "dinov2": "pcmci.extract.encoders.vit",
     "dinov3": "pcmci.extract.encoders.vit",
     "timm": "pcmci.extract.encoders.vit",
+    "x3d": "pcmci.extract.encoders.x3d",
     "kitchen": "pcmci.extract.encoders.timesformer",
 }
 """The module that loads a video encoder, likewise; a config without a `model_type` is a
@@ -32,6 +33,7 @@ DEFAULT_SIZES = {
     "vit": "vit-base",
     "dinov2": "dinov2-base",
     "dinov3": "dinov3-base",
+    "x3d": "x3d-m",
     "clip": "ViT-B-16-quickgelu",
     "siglip": "ViT-B-16-SigLIP",
     "siglip2": "ViT-B-16-SigLIP2",
