@@ -88,6 +88,18 @@ CARDS: tuple[Card, ...] = (
         "video", "dinov3-base", "timm/vit_base_patch16_dinov3.lvd1689m", "DINOv3", 85_641_216,
         47.1, 1, "images (LVD-1689M)",
     ),
+    Card(
+        "video", "x3d-s", "X3D_S.pyth of pytorchvideo's model zoo", "unknown", 2_974_674, 0.3, 16,
+        "Kinetics-400", fetched=False,
+    ),
+    Card(
+        "video", "x3d-m", "X3D_M.pyth of pytorchvideo's model zoo", "unknown", 2_974_674, 0.6, 16,
+        "Kinetics-400", fetched=False,
+    ),
+    Card(
+        "video", "x3d-l", "X3D_L.pyth of pytorchvideo's model zoo", "unknown", 5_333_784, 2.3, 16,
+        "Kinetics-400", fetched=False,
+    ),
 )  # fmt: skip
 """The models that are known by name; any other of open_clip and timm runs too."""
 
