@@ -90,7 +90,7 @@ CARDS: tuple[Card, ...] = (
     ),
     Card(
         "video", "x3d-s", "X3D_S.pyth of pytorchvideo's model zoo", "unknown", 2_974_674, 0.3, 16,
-        "Kinetics-400", fetched=False,
+        "Kinetics-400 (clips of 13 frames)", fetched=False,
     ),
     Card(
         "video", "x3d-m", "X3D_M.pyth of pytorchvideo's model zoo", "unknown", 2_974_674, 0.6, 16,

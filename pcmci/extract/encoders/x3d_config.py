@@ -114,11 +114,7 @@ def read_config(path: Path) -> X3DConfig:
         if value is MISSING:
             raise WeightsError(f"config {path} has no {field.name}")
         kinds = (int,) if field.type == "int" else (int, float)
-        if (
-            type(value) not in kinds
-            or not 0 < value < math.inf
-            or (field.type == "int" and value < 1)
-        ):
+        if type(value) not in kinds or not 0 < value < math.inf:
             raise WeightsError(f"config {path}: {field.name} is {value!r}, no positive number")
         values[field.name] = value
     config = X3DConfig(**values)
