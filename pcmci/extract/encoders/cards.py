@@ -107,6 +107,18 @@ CARDS: tuple[Card, ...] = (
         "video", "videomamba-m", f"{MAMBA}m16_coin_mask_ft_f32_res224.pth", APACHE, 73_658_880,
         29.5, 32, f"COIN, {MASKED}", ("coin",),
     ),
+    Card(
+        "video", "x3d-s", "X3D_S.pyth of pytorchvideo's model zoo", "unknown", 2_974_674, 0.3, 16,
+        "Kinetics-400 (clips of 13 frames)", fetched=False,
+    ),
+    Card(
+        "video", "x3d-m", "X3D_M.pyth of pytorchvideo's model zoo", "unknown", 2_974_674, 0.6, 16,
+        "Kinetics-400", fetched=False,
+    ),
+    Card(
+        "video", "x3d-l", "X3D_L.pyth of pytorchvideo's model zoo", "unknown", 5_333_784, 2.3, 16,
+        "Kinetics-400", fetched=False,
+    ),
 )  # fmt: skip
 """The models that are known by name; any other of open_clip and timm runs too. Of several cards of
 one name the first is meant where no weights are named."""

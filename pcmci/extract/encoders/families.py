@@ -23,6 +23,7 @@ VIDEO_FAMILIES = {
     "dinov3": "pcmci.extract.encoders.vit",
     "timm": "pcmci.extract.encoders.vit",
     "videomamba": "pcmci.extract.encoders.videomamba",
+    "x3d": "pcmci.extract.encoders.x3d",
     "kitchen": "pcmci.extract.encoders.timesformer",
 }
 """The module that loads a video encoder, likewise; a config without a `model_type` is a
@@ -34,6 +35,7 @@ DEFAULT_SIZES = {
     "dinov2": "dinov2-base",
     "dinov3": "dinov3-base",
     "videomamba": "videomamba-m",
+    "x3d": "x3d-m",
     "clip": "ViT-B-16-quickgelu",
     "siglip": "ViT-B-16-SigLIP",
     "siglip2": "ViT-B-16-SigLIP2",
