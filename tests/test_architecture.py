@@ -49,7 +49,7 @@ MAY = {
     "heads/config": {"heads/settings"},
     "heads/head": set(),
     "heads/method": {"heads/config", "heads/head"},
-    "heads/comparators": {"heads/head", "heads/method", "heads/settings"},
+    "heads/comparators": {"heads/config", "heads/head", "heads/method", "heads/settings"},
     "heads/catalogue": {"heads/comparators", "heads/config", "heads/head", "heads/settings"},
     "heads/scoring": set(),
     "heads/training": {

@@ -121,6 +121,11 @@ BAD = [
     ("self_attention", 1),
     *[("scale", value) for value in (0.0, -1.0, NAN)],
     *[("hidden", value) for value in (0, 1.5, "512")],
+    *[(name, value) for name in ("bank", "queries") for value in (0, -1, 2.5, "10")],
+    *[("blocks", value) for value in (0, 1, 2.5)],
+    *[("inner", value) for value in (-1, 2.5, NAN)],
+    ("detach", 1),
+    *[("update", value) for value in ("lifo", "")],
     *[("epochs", value) for value in (0, -1, 1.5, "10", True)],
     *[("batch_size", value) for value in (0, 32.0)],
     *[("lr", value) for value in (0.0, -1e-3, NAN, INFINITY, "fast")],
@@ -204,7 +209,7 @@ def test_a_setting_reaches_its_field_and_no_other(name: str) -> None:
         "mixing": "feature", "tokens": "both", "optimiser": "adam", "norm": False,
         "self_attention": True, "transport_refine": "plan", "transport_source": "frozen",
         "transport_gradient": "autodiff", "validation": 0.25, "seed": 3,
-        "linear_dropout": 0.5,
+        "linear_dropout": 0.5, "inner": 32, "detach": False, "update": "fifo",
     }  # fmt: skip
     value = others.get(name, entry.default / 2 if isinstance(entry.default, float) else None)
     value = 2 * entry.default if value is None else value

@@ -10,7 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pcmci.errors import UsageError
-from pcmci.heads.comparators.config import LinearConfig, MLPConfig, ZeroShotConfig
+from pcmci.heads.comparators.config import (
+    LinearConfig,
+    MemoryBankConfig,
+    MLPConfig,
+    ZeroShotConfig,
+)
 from pcmci.heads.config import (
     STAGES,
     ModelConfig,
@@ -30,11 +35,13 @@ Setting = tuple[type, dataclasses.Field[Any]]
 
 @dataclass(frozen=True)
 class Entry:
-    """about: the head in one line. config: its settings. where: its Module, `module:class`."""
+    """about: the head in one line. config: its settings. where: its Module, `module:class`.
+    after: the published method whose idea it is, on features alone."""
 
     about: str
     config: type[HeadConfig]
     where: str
+    after: str = ""
 
     @property
     def module(self) -> type[Head]:
@@ -60,6 +67,12 @@ HEADS: dict[str, Entry] = {
         MLPConfig,
         "pcmci.heads.comparators.means:MLPHead",
     ),
+    "memory-bank": Entry(
+        "queries walk through the frames with a memory of fixed length",
+        MemoryBankConfig,
+        "pcmci.heads.comparators.memory_bank:MemoryBankHead",
+        after="MA-LMM",
+    ),
     "zero-shot": Entry(
         "cosines of label prompts and frames; nothing is trained",
         ZeroShotConfig,
@@ -69,6 +82,13 @@ HEADS: dict[str, Entry] = {
 """A new head is its file, its settings and a line here. The first is the default."""
 
 DEFAULT = next(iter(HEADS))
+
+
+def shown_name(head: str) -> str:
+    """What a head is called where people read: `mlp`, or `memory bank (after MA-LMM; head only)`,
+    so that nobody takes it for the original."""
+    after = HEADS[head].after
+    return f"{head.replace('-', ' ')} (after {after}; head only)" if after else head
 
 
 def check_head(name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pcmci.errors import UsageError
+from pcmci.heads.config import ModelConfig
 from pcmci.heads.settings import HeadConfig, check_kinds, check_positive, check_share, option
 
 
@@ -40,3 +42,82 @@ class MLPConfig(HeadConfig):
         check_kinds(self)
         check_positive(self, "hidden")
         check_share(self, "dropout")
+
+
+@dataclass(frozen=True)
+class DecodedConfig(HeadConfig):
+    """Of a head whose tokens are read by the paper's decoder, as those of `pcmci` are."""
+
+    decoder_heads: int = option(8, "Attention heads, of the decoder and of what is before it.")
+    feedforward: int = option(1024, "Width of the decoder's feed-forward layer.")
+    dropout: float = option(0.1, "Dropout in the decoder.")
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        check_positive(self, "decoder_heads", "feedforward")
+        check_share(self, "dropout")
+
+    @property
+    def decoder(self) -> ModelConfig:
+        """The settings as the decoder reads them."""
+        return ModelConfig(
+            decoder_heads=self.decoder_heads, feedforward=self.feedforward, dropout=self.dropout
+        )
+
+
+UPDATES = ("weighted", "merge", "fifo", "mean")
+"""What a full memory does, see `pcmci.heads.comparators.bank`."""
+
+
+@dataclass(frozen=True)
+class RememberingConfig(DecodedConfig):
+    """Of a query transformer that walks through the frames with a memory of fixed length."""
+
+    bank: int = option(10, "M, how many entries a memory has, at most two below a video's frames.")
+    queries: int = option(16, "Learned queries; MA-LMM has 32.")
+    blocks: int = option(2, "J, blocks of the query transformer, 2 or more.")
+    inner: int = option(0, "Width of the query transformer; 0 for half the VLM's.")
+    detach: bool = option(
+        True, "No gradient through a memory, as MA-LMM has it: the last frame's pass alone learns."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "bank", "queries")
+        if self.inner < 0:
+            raise UsageError(f"inner {self.inner} must not be negative")
+        if self.blocks < 2:
+            raise UsageError(
+                f"blocks {self.blocks} must be 2 or more: in the first, queries have no past"
+            )
+
+    @property
+    def updates(self) -> tuple[str, ...]:
+        """What its memories do when they are full."""
+        raise NotImplementedError
+
+    def check_frames(self, frames: int) -> None:
+        """Raises UsageError where a memory would hold every frame before the last."""
+        if self.bank > frames - 2 and set(self.updates) != {"mean"}:
+            right = f"at most {frames - 2}" if frames > 2 else "such videos need none"
+            raise UsageError(
+                f"bank {self.bank} keeps all of a video's {frames} frames, which is no memory: "
+                f"{right}"
+            )
+
+
+@dataclass(frozen=True)
+class MemoryBankConfig(RememberingConfig):
+    """Of `memory-bank`."""
+
+    update: str = option(
+        "weighted",
+        "What a full memory does: its two most alike neighbours become their mean, weighted by how "
+        "many frames each stands for (MA-LMM's code) or plain (merge, its text); first in, first "
+        "out; or a memory of one entry, the mean of all.",
+        choices=UPDATES,
+    )
+
+    @property
+    def updates(self) -> tuple[str, ...]:
+        return (self.update,)

@@ -1,0 +1,340 @@
+"""Heads to compare with: what each can see, what each learns, and that a stack changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from synthetic import small_store
+from torch import Tensor
+
+from pcmci.cache.store import open_store
+from pcmci.device import autocast
+from pcmci.errors import UsageError
+from pcmci.heads.catalogue import HEADS, configure, shown_name
+from pcmci.heads.comparators.config import UPDATES
+from pcmci.heads.head import Draws, Head
+from pcmci.heads.training.fit import build_model, fit, predict_logits
+from pcmci.heads.training.run import load_run, train_heads
+from pcmci.heads.training.stack import Stack
+
+CPU = torch.device("cpu")
+B, N, L, LV, D, DV = 5, 4, 7, 5, 16, 24
+REMEMBERING = {"bank": 3, "queries": 3, "decoder_heads": 4, "feedforward": 24}
+SMALL: dict[str, dict[str, Any]] = {
+    "memory-bank": REMEMBERING,
+}
+"""Settings small enough for a test, of every head that is after a published one."""
+
+PARAMETERS = {"memory-bank": 4.7}
+"""Millions, for Breakfast's activities with ViT-B/16 and TimeSformer: within a fifth."""
+
+
+def test_every_head_after_a_published_one_is_tried_here() -> None:
+    assert set(SMALL) >= {name for name, entry in HEADS.items() if entry.after}
+
+
+def build(head: str, seed: int = 0, **values: Any) -> Head:
+    config, _ = configure((), (), {**SMALL[head], **values}, head)
+    text = np.random.default_rng(1).normal(size=(N, D)).astype(np.float32)
+    return build_model(config, text, DV, seed)
+
+
+def features(*leading: int, frames: int = L, tokens: int = LV) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(*leading, frames, D, generator=generator),
+        torch.randn(*leading, tokens, DV, generator=generator),
+    )
+
+
+def drawn(model: Head, seed: int = 0) -> Draws:
+    return model.draw(B, torch.Generator().manual_seed(seed))
+
+
+def variants() -> list[Any]:
+    """Every head, and the settings of it that make another forward pass."""
+    found = [(head, {}) for head in SMALL]
+    found += [("memory-bank", {"update": update}) for update in UPDATES[1:]]
+    found += [("memory-bank", {"detach": False, "blocks": 3})]
+    return [
+        pytest.param(head, values, id=" ".join([head, *map(str, values.values())]))
+        for head, values in found
+    ]
+
+
+each = pytest.mark.parametrize(("head", "values"), variants())
+
+
+# Stacks.
+
+
+@each
+def test_a_stack_is_its_models_one_by_one(head: str, values: dict[str, Any]) -> None:
+    """Logits, gradients and what a head keeps of a step, in training and its dropout."""
+    models = [build(head, seed, **values) for seed in range(3)]
+    alone = copy.deepcopy(models)
+    vlm, video = features(3, B)
+    draws = [drawn(model, seed) for seed, model in enumerate(models)]
+    stack = Stack(models, CPU)
+    together = {name: torch.stack([one[name] for one in draws]) for name in draws[0]}
+    out = stack.opinions(vlm, video, None, together)
+    stack.backward(out.square().mean((1, 2)))
+    for run, (model, stacked) in enumerate(zip(alone, models, strict=True)):
+        logits = model.train()(vlm[run], video[run], None, draws[run])
+        torch.testing.assert_close(out[run], logits, rtol=1e-5, atol=1e-6)
+        logits.square().mean().backward()
+        for (name, mine), theirs in zip(
+            model.named_parameters(), stacked.parameters(), strict=True
+        ):
+            torch.testing.assert_close(theirs.grad, mine.grad, rtol=1e-4, atol=1e-6, msg=name)
+        for mine, theirs in zip(model.buffers(), stacked.buffers(), strict=True):
+            torch.testing.assert_close(theirs, mine)
+    assert not torch.allclose(out[0], out[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("head", SMALL)
+def test_it_runs_in_bf16(head: str) -> None:
+    model = build(head).eval()
+    with torch.no_grad():
+        exact = model(*features(B))
+        with autocast(CPU, "bf16"):
+            rounded = model(*features(B)).float()
+    assert (rounded - exact).abs().mean() < 0.1 * exact.std()
+
+
+# Random numbers.
+
+
+@each
+def test_all_its_randomness_is_drawn(head: str, values: dict[str, Any]) -> None:
+    model = build(head, **values).train()
+    before = torch.get_rng_state()
+    one, same, other, none = (
+        model(*features(B), None, draws)
+        for draws in (drawn(model), drawn(model), drawn(model, 1), None)
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one, same)
+    assert not torch.allclose(one, other, atol=1e-4)
+    assert not torch.allclose(one, none, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", SMALL)
+def test_without_dropout_nothing_is_drawn(head: str) -> None:
+    assert drawn(build(head, dropout=0.0)) == {}
+
+
+# What a head can see.
+
+
+@each
+def test_the_order_of_frames_matters(head: str, values: dict[str, Any]) -> None:
+    model = build(head, **values).eval()
+    vlm, video = features(B, tokens=L)
+    back = model(vlm.flip(1), video.flip(1))
+    assert not torch.allclose(model(vlm, video), back, atol=1e-3)
+
+
+@each
+def test_videos_do_not_see_each_other(head: str, values: dict[str, Any]) -> None:
+    model = build(head, **values).eval()
+    vlm, video = features(B)
+    together = model(vlm, video)
+    for place in range(B):
+        part = slice(place, place + 1)
+        torch.testing.assert_close(model(vlm[part], video[part]), together[part])
+
+
+@pytest.mark.parametrize("tokens", [1, LV, L, 2 * L, 10])
+@pytest.mark.parametrize("head", SMALL)
+def test_the_encoders_may_have_other_numbers_of_tokens(head: str, tokens: int) -> None:
+    assert build(head).eval()(*features(B, tokens=tokens)).shape == (B, N)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 16])
+@pytest.mark.parametrize("head", SMALL)
+def test_videos_may_be_of_any_length(head: str, frames: int) -> None:
+    assert build(head).eval()(*features(B, frames=frames)).isfinite().all()
+
+
+# Learning.
+
+
+@each
+def test_gradients_reach_whatever_is_trained(head: str, values: dict[str, Any]) -> None:
+    model = build(head, **values).train()
+    with torch.no_grad():  # a gate that begins at 0 closes the way to what is behind it
+        for name, parameter in model.named_parameters():
+            if name.endswith("gate"):
+                parameter.fill_(0.5)
+    model(*features(B), None, drawn(model)).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("head", SMALL)
+def test_its_size_is_of_the_order_of_the_papers_head(head: str) -> None:
+    config, _ = configure((), (), {}, head)
+    with torch.device("meta"):
+        model = build_model(config, np.zeros((10, 512), np.float32), 768, 0)
+    assert model.trained_parameters() / 1e6 == pytest.approx(PARAMETERS[head], rel=0.2)
+
+
+@pytest.mark.parametrize("labels", ["activity", "steps"])
+@pytest.mark.parametrize("head", SMALL)
+def test_a_separable_problem_is_learned(
+    problem: Any, head: str, labels: str, settings: Callable[..., Any]
+) -> None:
+    config, train = settings(head)
+    model = build_model(config, problem.text, problem.features.video.shape[-1], 0, labels)
+    history = fit(model, problem.features, np.arange(20), problem.targets(labels), train)
+    chance = math.log(problem.text.shape[0]) if labels == "activity" else math.log(2)
+    assert history.loss[-1] < chance / 3
+    held_out = np.arange(20, 26)
+    logits = torch.from_numpy(predict_logits(model, problem.features, held_out, 8))
+    if labels == "activity":
+        assert torch.equal(logits.argmax(1), problem.activity[held_out])
+    else:
+        assert torch.equal(logits > 0, problem.steps[held_out] == 1)
+
+
+@pytest.fixture
+def problem() -> Any:
+    from test_training import make_problem
+
+    return make_problem(frames=6)
+
+
+@pytest.fixture
+def settings() -> Callable[..., Any]:
+    def of(head: str) -> Any:
+        values = {"epochs": 30, "batch_size": 8, "lr": 5e-3, "eval_every": 30}
+        values |= {"inner": 16} if is_remembering(head) else {}
+        return configure((), ("activity",), {**SMALL[head], **values}, head)
+
+    return of
+
+
+# Runs.
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with open_store(small_store(tmp_path_factory.mktemp("s") / "small.h5")) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("head", SMALL)
+def test_a_run_is_read_back(head: str, store: Any, tmp_path: Any, pcmci: Any) -> None:
+    flags = {name.replace("_", "-"): value for name, value in SMALL[head].items()}
+    asked = [part for name, value in flags.items() for part in (f"--{name}", value)]
+    answer = pcmci(
+        "train-heads", "--head", head, "--features", store.path, "--out", tmp_path,
+        "--labels", "activity", "--epochs", 1, "--json", *asked,
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    run = load_run(answer.json["run"])
+    model = run.models()["activity"]
+    facts = run.heads["activity"]
+    assert facts["trained parameters"] == model.trained_parameters() > 0
+    assert torch.equal(model.text, torch.from_numpy(store.text("activity")))
+    rows = np.flatnonzero(np.array(store.splits) == "test")
+    vlm, video = (store.read(name, rows, view=0).astype(np.float32) for name in ("vlm", "video"))
+    logits = model(torch.from_numpy(vlm), torch.from_numpy(video)).detach().numpy()
+    np.testing.assert_allclose(
+        run.predictions.labels["activity"].logits, logits, rtol=1e-4, atol=1e-5
+    )
+    assert run.described == f"head {shown_name(head)}"
+    if HEADS[head].after:
+        assert "(after " in run.described
+
+
+def test_heads_are_listed_under_names_that_say_whose_idea_they_are(pcmci: Any) -> None:
+    listed = pcmci("heads").out
+    for name, entry in HEADS.items():
+        line = next(line for line in listed.splitlines() if line.startswith(f"{name} "))
+        assert line.endswith(f"(after {entry.after}; head only)") == bool(entry.after)
+    assert pcmci("heads", "--json").json["memory-bank"]["shown"] == (
+        "memory bank (after MA-LMM; head only)"
+    )
+
+
+# Memories.
+
+
+def is_remembering(head: str) -> bool:
+    return "bank" in SMALL[head]
+
+
+remembering = pytest.mark.parametrize("head", [head for head in SMALL if is_remembering(head)])
+
+
+@remembering
+def test_a_memory_of_all_frames_is_refused(head: str, store: Any, tmp_path: Any) -> None:
+    for bank in (5, 6, 10):
+        refusal = f"bank {bank} keeps all of a video's 6 frames, which is no memory: at most 4"
+        with pytest.raises(UsageError, match=refusal):
+            train_heads(store, head=head, out=tmp_path, bank=bank, progress=False)
+    config, _ = configure((), (), {"bank": 4}, head)
+    config.check_frames(6)
+    assert not list(tmp_path.iterdir())
+
+
+@remembering
+def test_one_block_is_refused(head: str) -> None:
+    with pytest.raises(UsageError, match="blocks 1 must be 2 or more: in the first, queries have"):
+        configure((), (), {"blocks": 1}, head)
+
+
+@remembering
+def test_a_width_that_attention_does_not_divide_is_refused(head: str) -> None:
+    with pytest.raises(UsageError, match="decoder-heads 4 does not divide the inner width 6"):
+        build(head, inner=6)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_what_is_forgotten_does_not_matter(update: str) -> None:
+    """First in, first out with M = 2 has no trace of the first of seven frames: of frames it holds
+    two, of queries two that held two; the others have a trace of everything."""
+    model = build("memory-bank", update=update, bank=2).eval()
+    vlm, video = features(B, tokens=L)
+    other = vlm.clone()
+    other[:, 0] = vlm[:, 0].flip(-1)
+    same = torch.allclose(model(vlm, video), model(other, video), atol=1e-6)
+    assert same == (update == "fifo")
+
+
+def test_without_a_full_memory_all_updates_but_the_mean_are_one() -> None:
+    vlm, video = features(B, frames=4)
+    logits = {u: build("memory-bank", update=u).eval()(vlm, video) for u in UPDATES}
+    assert torch.equal(logits["weighted"], logits["merge"])
+    assert torch.equal(logits["weighted"], logits["fifo"])
+    assert not torch.allclose(logits["weighted"], logits["mean"], atol=1e-3)
+
+
+@pytest.mark.parametrize("blocks", [2, 3])
+def test_the_first_blocks_past_would_change_nothing(blocks: int) -> None:
+    """Copies of the learned queries, which attention weighs as if they were there once."""
+    model: Any = build("memory-bank", blocks=blocks).eval()
+    queries = model.queries[None]
+    copies = queries.repeat(1, 4, 1)
+    among = model.among[0]
+    torch.testing.assert_close(among(queries, copies), among(queries, queries))
+
+
+def test_a_detached_memory_changes_the_gradient_alone() -> None:
+    heads: Any = [build("memory-bank", detach=detach).train() for detach in (True, False)]
+    detached, attached = heads
+    one, other = detached(*features(B)), attached(*features(B))
+    torch.testing.assert_close(one, other)
+    for logits in (one, other):
+        logits.square().mean().backward()
+    gradients = [next(model.look.parameters()).grad for model in (detached, attached)]
+    assert not torch.allclose(*gradients, rtol=1e-2)
