@@ -18,6 +18,8 @@ from pcmci.device import autocast
 from pcmci.errors import UsageError
 from pcmci.heads.catalogue import HEADS, configure, shown_name
 from pcmci.heads.comparators.config import UPDATES
+from pcmci.heads.comparators.state_space import DiagonalS4, convolve, kernel
+from pcmci.heads.comparators.timeception import SCALES, Layer, shuffle
 from pcmci.heads.head import Draws, Head
 from pcmci.heads.training.fit import build_model, fit, predict_logits
 from pcmci.heads.training.run import load_run, train_heads
@@ -27,11 +29,14 @@ CPU = torch.device("cpu")
 B, N, L, LV, D, DV = 5, 4, 7, 5, 16, 24
 REMEMBERING = {"bank": 3, "queries": 3, "decoder_heads": 4, "feedforward": 24}
 SMALL: dict[str, dict[str, Any]] = {
+    "temporal": {"decoder_heads": 4, "feedforward": 24},
+    "timeception": {"groups": 4, "layers": 2},
+    "vis4mer": {"states": 8, "levels": 2},
     "memory-bank": REMEMBERING,
 }
 """Settings small enough for a test, of every head that is after a published one."""
 
-PARAMETERS = {"memory-bank": 4.7}
+PARAMETERS = {"temporal": 4.6, "timeception": 2.2, "vis4mer": 3.6, "memory-bank": 4.7}
 """Millions, for Breakfast's activities with ViT-B/16 and TimeSformer: within a fifth."""
 
 
@@ -59,7 +64,8 @@ def drawn(model: Head, seed: int = 0) -> Draws:
 
 def variants() -> list[Any]:
     """Every head, and the settings of it that make another forward pass."""
-    found = [(head, {}) for head in SMALL]
+    found: list[tuple[str, dict[str, Any]]] = [(head, {}) for head in SMALL]
+    found += [("temporal", {"positions": "learned"}), ("timeception", {"scales": "dilations"})]
     found += [("memory-bank", {"update": update}) for update in UPDATES[1:]]
     found += [("memory-bank", {"detach": False, "blocks": 3})]
     return [
@@ -136,6 +142,9 @@ def test_without_dropout_nothing_is_drawn(head: str) -> None:
 @each
 def test_the_order_of_frames_matters(head: str, values: dict[str, Any]) -> None:
     model = build(head, **values).eval()
+    for parameter in model.get_submodule("").parameters():
+        if parameter.abs().max() == 0:  # learned positions, before any is
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     vlm, video = features(B, tokens=L)
     back = model(vlm.flip(1), video.flip(1))
     assert not torch.allclose(model(vlm, video), back, atol=1e-3)
@@ -264,6 +273,116 @@ def test_heads_are_listed_under_names_that_say_whose_idea_they_are(pcmci: Any) -
     assert pcmci("heads", "--json").json["memory-bank"]["shown"] == (
         "memory bank (after MA-LMM; head only)"
     )
+
+
+# Transformers over time.
+
+
+def test_without_positions_one_layer_does_not_see_order() -> None:
+    model = build("temporal", positions="none").eval()
+    vlm, video = features(B, tokens=L)
+    shuffled = torch.randperm(L, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(vlm[:, shuffled], video[:, shuffled]), model(vlm, video))
+
+
+# Convolutions over time.
+
+
+@pytest.mark.parametrize(("width", "groups"), [(16, 4), (32, 8), (512, 8), (1024, 8)])
+@pytest.mark.parametrize("scales", SCALES)
+def test_a_layer_halves_the_frames_and_widens(width: int, groups: int, scales: str) -> None:
+    layer = Layer(width, groups, scales).eval()
+    assert layer.width_out == pytest.approx(1.25 * width, abs=5 * groups)
+    assert layer.width_out % groups == 0
+    for frames, half in ((1, 1), (2, 1), (5, 3), (16, 8)):
+        assert layer(torch.zeros(2, width, frames)).shape == (2, layer.width_out, half)
+
+
+def test_its_widths_are_the_papers() -> None:
+    """1,024 channels of I3D become 2,480 in four layers (Hussein et al., their table of sizes)."""
+    width = 1024
+    for _ in range(4):
+        width = Layer(width, 8, "kernels").width_out
+    assert width == 2480
+
+
+def test_a_shuffle_is_a_permutation_that_mixes_the_groups() -> None:
+    groups, each, frames = 4, 5, 3
+    x = torch.arange(groups * each * frames).reshape(1, -1, frames)
+    shuffled = shuffle(x, groups)
+    assert sorted(shuffled.flatten().tolist()) == x.flatten().tolist()
+    assert torch.equal(shuffle(shuffled, each), x)
+    came_from = shuffled[0, :, 0].div(each * frames, rounding_mode="floor")
+    assert came_from.tolist() == list(range(groups)) * each
+
+
+@pytest.mark.parametrize("scales", SCALES)
+def test_a_layer_sees_as_far_as_its_scales(scales: str) -> None:
+    """Of 32 frames the 16th changes those within 3, and of these pairs become one."""
+    layer = Layer(16, 4, scales).eval()
+    x = torch.randn(1, 16, 32, generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other[..., 16] = x[..., 16].flip(-1)
+    with torch.no_grad():
+        changed = (layer(x) != layer(other)).any(1)[0].nonzero().flatten()
+    assert changed.min() >= 13 // 2
+    assert changed.max() <= 19 // 2
+    assert len(changed) > 1
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
+    with pytest.raises(UsageError, match="groups 3 does not divide the 32 channels"):
+        build("timeception", groups=3)
+
+
+def test_too_few_frames_for_so_many_layers_are_refused(store: Any, tmp_path: Any) -> None:
+    with pytest.raises(UsageError, match="layers 4 leave the last one of a video's 6 frames"):
+        train_heads(store, head="timeception", out=tmp_path, layers=4, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+# State spaces.
+
+
+def state_space() -> tuple[DiagonalS4, Tensor]:
+    layer = DiagonalS4(6, 8).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator).double()
+    return layer, torch.randn(2, 6, 13, generator=generator, dtype=torch.float64)
+
+
+def test_the_convolution_is_the_recurrence() -> None:
+    """x_l = exp(Delta A) x_{l-1} + (exp(Delta A) - 1) / A u_l and y_l = 2 Re C x_l, by a loop."""
+    layer, u = state_space()
+    step, decay = layer.log_step.exp(), layer.log_decay.exp()
+    y = convolve(u, kernel(step, decay, layer.frequency, layer.output, 13))
+    a = torch.complex(-decay, layer.frequency)
+    turn = (a * step[:, None]).exp()
+    state = torch.zeros(2, 6, 4, dtype=torch.complex128)
+    for place in range(13):
+        state = turn * state + (turn - 1) / a * u[..., place, None]
+        expected = 2 * (torch.view_as_complex(layer.output) * state).sum(-1).real
+        torch.testing.assert_close(y[..., place], expected)
+
+
+def test_a_convolution_by_fft_does_not_wrap_around() -> None:
+    u, k = (torch.randn(n, 6, 13).double() for n in (2, 1))
+    naive = torch.zeros_like(u)
+    for at in range(13):
+        for before in range(at + 1):
+            naive[..., at] += k[0, :, at - before] * u[..., before]
+    torch.testing.assert_close(convolve(u, k[0]), naive)
+
+
+def test_a_state_space_looks_back_only() -> None:
+    layer = DiagonalS4(6, 8)
+    x = torch.randn(2, 13, 6, generator=torch.Generator().manual_seed(0))
+    later = x.clone()
+    later[:, 7:] = 0
+    torch.testing.assert_close(layer(x)[:, :7], layer(later)[:, :7], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(layer(x)[:, 7:], layer(later)[:, 7:], atol=1e-2)
 
 
 # Memories.

@@ -125,6 +125,11 @@ BAD = [
     *[("blocks", value) for value in (0, 1, 2.5)],
     *[("inner", value) for value in (-1, 2.5, NAN)],
     ("detach", 1),
+    ("positions", "Sinusoidal"),
+    *[("channels", value) for value in (-1, 2.5)],
+    *[(name, value) for name in ("layers", "levels", "groups") for value in (0, 2.5)],
+    *[("states", value) for value in (0, 63, 2.5)],
+    ("scales", "sizes"),
     *[("update", value) for value in ("lifo", "")],
     *[("epochs", value) for value in (0, -1, 1.5, "10", True)],
     *[("batch_size", value) for value in (0, 32.0)],
@@ -210,6 +215,8 @@ def test_a_setting_reaches_its_field_and_no_other(name: str) -> None:
         "self_attention": True, "transport_refine": "plan", "transport_source": "frozen",
         "transport_gradient": "autodiff", "validation": 0.25, "seed": 3,
         "linear_dropout": 0.5, "inner": 32, "detach": False, "update": "fifo",
+        "positions": "learned", "temporal_positions": "learned", "channels": 64,
+        "vis4mer_channels": 64, "scales": "dilations",
     }  # fmt: skip
     value = others.get(name, entry.default / 2 if isinstance(entry.default, float) else None)
     value = 2 * entry.default if value is None else value

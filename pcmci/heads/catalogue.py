@@ -14,6 +14,9 @@ from pcmci.heads.comparators.config import (
     LinearConfig,
     MemoryBankConfig,
     MLPConfig,
+    TemporalConfig,
+    TimeceptionConfig,
+    ViS4merConfig,
     ZeroShotConfig,
 )
 from pcmci.heads.config import (
@@ -66,6 +69,23 @@ HEADS: dict[str, Entry] = {
         "one hidden layer on the means over time of both encoders",
         MLPConfig,
         "pcmci.heads.comparators.means:MLPHead",
+    ),
+    "temporal": Entry(
+        "one transformer layer over the tokens of both encoders, which know their place",
+        TemporalConfig,
+        "pcmci.heads.comparators.temporal:TemporalHead",
+    ),
+    "timeception": Entry(
+        "depthwise convolutions over time at several scales, in groups, shuffled",
+        TimeceptionConfig,
+        "pcmci.heads.comparators.timeception:TimeceptionHead",
+        after="Timeception",
+    ),
+    "vis4mer": Entry(
+        "diagonal state spaces over time, at each level half the frames and half the width",
+        ViS4merConfig,
+        "pcmci.heads.comparators.vis4mer:ViS4merHead",
+        after="ViS4mer",
     ),
     "memory-bank": Entry(
         "queries walk through the frames with a memory of fixed length",

@@ -121,3 +121,65 @@ class MemoryBankConfig(RememberingConfig):
     @property
     def updates(self) -> tuple[str, ...]:
         return (self.update,)
+
+
+@dataclass(frozen=True)
+class TemporalConfig(DecodedConfig):
+    """Of `temporal`."""
+
+    positions: str = option(
+        "sinusoidal",
+        "What tokens know of their place in the video.",
+        choices=("none", "sinusoidal", "learned"),
+    )
+
+
+@dataclass(frozen=True)
+class TimeceptionConfig(HeadConfig):
+    """Of `timeception`."""
+
+    channels: int = option(0, "Width of the first layer; 0 for twice the VLM's.")
+    layers: int = option(3, "Layers, each of which halves the frames.")
+    groups: int = option(8, "Groups of channels.")
+    scales: str = option(
+        "kernels",
+        "The convolutions over time: of 3, 5 and 7 frames (kernels), or of 3 frames that lie 1, 2 "
+        "and 3 apart (dilations).",
+        choices=("kernels", "dilations"),
+    )
+    dropout: float = option(0.1, "Dropout of what the last layer reads.")
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        check_positive(self, "layers", "groups")
+        check_share(self, "dropout")
+        if self.channels < 0:
+            raise UsageError(f"channels {self.channels} must not be negative")
+
+    def check_frames(self, frames: int) -> None:
+        """Raises UsageError where the last layer would see one frame: of a batch of one video its
+        batch norm has then nothing to count."""
+        if frames <= 2 ** (self.layers - 1):
+            raise UsageError(
+                f"layers {self.layers} leave the last one of a video's {frames} frames: each "
+                "halves them"
+            )
+
+
+@dataclass(frozen=True)
+class ViS4merConfig(HeadConfig):
+    """Of `vis4mer`."""
+
+    channels: int = option(0, "Width of the first level; 0 for twice the VLM's.")
+    levels: int = option(3, "Levels, each of which halves the frames and the width.")
+    states: int = option(64, "States of a channel, an even number.")
+    dropout: float = option(0.2, "Dropout of what a level adds.")
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        check_positive(self, "levels", "states")
+        check_share(self, "dropout")
+        if self.channels < 0:
+            raise UsageError(f"channels {self.channels} must not be negative")
+        if self.states % 2:
+            raise UsageError(f"states {self.states} must be even: they come in pairs")
