@@ -18,9 +18,12 @@ from pcmci.device import autocast
 from pcmci.errors import UsageError
 from pcmci.heads.catalogue import HEADS, configure, shown_name
 from pcmci.heads.comparators.config import UPDATES
+from pcmci.heads.comparators.frames import frame_by_frame
+from pcmci.heads.comparators.modulator import Modulator
 from pcmci.heads.comparators.state_space import DiagonalS4, convolve, kernel
 from pcmci.heads.comparators.timeception import SCALES, Layer, shuffle
 from pcmci.heads.head import Draws, Head
+from pcmci.heads.method.attention import attention
 from pcmci.heads.training.fit import build_model, fit, predict_logits
 from pcmci.heads.training.run import load_run, train_heads
 from pcmci.heads.training.stack import Stack
@@ -33,10 +36,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "timeception": {"groups": 4, "layers": 2},
     "vis4mer": {"states": 8, "levels": 2},
     "memory-bank": REMEMBERING,
+    "two-stream": REMEMBERING,
 }
 """Settings small enough for a test, of every head that is after a published one."""
 
-PARAMETERS = {"temporal": 4.6, "timeception": 2.2, "vis4mer": 3.6, "memory-bank": 4.7}
+PARAMETERS = {
+    "temporal": 4.6,
+    "timeception": 2.2,
+    "vis4mer": 3.6,
+    "memory-bank": 4.7,
+    "two-stream": 8.0,
+}
 """Millions, for Breakfast's activities with ViT-B/16 and TimeSformer: within a fifth."""
 
 
@@ -68,6 +78,9 @@ def variants() -> list[Any]:
     found += [("temporal", {"positions": "learned"}), ("timeception", {"scales": "dilations"})]
     found += [("memory-bank", {"update": update}) for update in UPDATES[1:]]
     found += [("memory-bank", {"detach": False, "blocks": 3})]
+    found += [("two-stream", {"short": "fifo", "long": "fifo"})]
+    found += [("two-stream", {"short": "weighted", "modulate": False})]
+    found += [("two-stream", {"meet": False, "detach": False})]
     return [
         pytest.param(head, values, id=" ".join([head, *map(str, values.values())]))
         for head, values in found
@@ -142,8 +155,8 @@ def test_without_dropout_nothing_is_drawn(head: str) -> None:
 @each
 def test_the_order_of_frames_matters(head: str, values: dict[str, Any]) -> None:
     model = build(head, **values).eval()
-    for parameter in model.get_submodule("").parameters():
-        if parameter.abs().max() == 0:  # learned positions, before any is
+    for name, parameter in model.named_parameters():
+        if name == "positions.table":  # learned positions, before any is
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     vlm, video = features(B, tokens=L)
     back = model(vlm.flip(1), video.flip(1))
@@ -442,9 +455,9 @@ def test_without_a_full_memory_all_updates_but_the_mean_are_one() -> None:
 def test_the_first_blocks_past_would_change_nothing(blocks: int) -> None:
     """Copies of the learned queries, which attention weighs as if they were there once."""
     model: Any = build("memory-bank", blocks=blocks).eval()
-    queries = model.queries[None]
+    queries = model.queries.queries[None]
     copies = queries.repeat(1, 4, 1)
-    among = model.among[0]
+    among = model.queries.among[0]
     torch.testing.assert_close(among(queries, copies), among(queries, queries))
 
 
@@ -455,5 +468,68 @@ def test_a_detached_memory_changes_the_gradient_alone() -> None:
     torch.testing.assert_close(one, other)
     for logits in (one, other):
         logits.square().mean().backward()
-    gradients = [next(model.look.parameters()).grad for model in (detached, attached)]
+    gradients = [next(model.queries.look.parameters()).grad for model in (detached, attached)]
     assert not torch.allclose(*gradients, rtol=1e-2)
+
+
+def test_the_texts_come_in_by_the_gate_alone() -> None:
+    """At its start, 0, the modulator knows nothing of them."""
+    vlm, video = features(B)
+    model: Any = build("two-stream").eval()
+    frames = model.positions(frame_by_frame(vlm, video))
+    text = model.text_in(model.text)
+    others = text.flip(0) * 2
+    assert torch.equal(model.walk(frames, text), model.walk(frames, others))
+    with torch.no_grad():
+        for modulator in model.modulators:
+            modulator.gate.fill_(0.5)
+    assert not torch.allclose(model.walk(frames, text), model.walk(frames, others), atol=1e-3)
+
+
+def test_the_order_of_labels_is_none_to_the_modulator() -> None:
+    modulator = Modulator(8, D)
+    torch.nn.init.constant_(modulator.gate, 0.5)
+    frames, text = torch.randn(B, L, 8), torch.randn(N, D)
+    torch.testing.assert_close(modulator(frames, text), modulator(frames, text.flip(0)))
+
+
+def test_the_published_modulator_would_be_void_with_one_token_a_frame() -> None:
+    """Attention to one key is that key's value, whatever asks: the reason for the reversed one."""
+    frame, width = torch.randn(B, 1, 8), 8
+    value = torch.nn.Linear(width, width)
+    for text in (torch.randn(1, N, width), torch.randn(1, N, width)):
+        asked = attention(text.expand(B, -1, -1), frame, value(frame), 2)
+        torch.testing.assert_close(asked, value(frame).expand(-1, N, -1))
+
+
+def test_where_the_streams_do_not_meet_both_are_read() -> None:
+    vlm, video = features(B)
+    for meet, tokens in ((True, 3), (False, 6)):
+        model: Any = build("two-stream", meet=meet).eval()
+        frames = model.positions(frame_by_frame(vlm, video))
+        assert model.walk(frames, model.text_in(model.text)).shape == (B, tokens, D // 2)
+
+
+# A video as one sequence of frames.
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 8, 16])
+def test_a_token_stands_where_its_frame_is(tokens: int) -> None:
+    """Tokens that say their place in the video say it of the frame that they come to."""
+    frames, video_width = 8, 3
+    place = (torch.arange(tokens) + 0.5) / tokens
+    video = torch.stack([place, 0 * place, -place], dim=-1)[None]
+    both = frame_by_frame(torch.randn(1, frames, D), video)
+    assert both.shape == (1, frames, D + video_width)
+    pooled = torch.nn.functional.adaptive_avg_pool1d(video.mT, frames).mT[0, :, 0]
+    expected = (torch.arange(frames) + 0.5) / frames
+    assert (pooled - expected).abs().max() <= max(0.5 / tokens, 0.5 / frames)
+    if tokens >= frames:
+        torch.testing.assert_close(pooled, expected)
+
+
+def test_as_many_tokens_as_frames_stay_as_they_are() -> None:
+    vlm, video = features(B, tokens=L)
+    both = frame_by_frame(vlm, video)
+    assert torch.equal(both[..., :D], torch.nn.functional.layer_norm(vlm, (D,)))
+    assert torch.equal(both[..., D:], torch.nn.functional.layer_norm(video, (DV,)))

@@ -130,7 +130,8 @@ BAD = [
     *[(name, value) for name in ("layers", "levels", "groups") for value in (0, 2.5)],
     *[("states", value) for value in (0, 63, 2.5)],
     ("scales", "sizes"),
-    *[("update", value) for value in ("lifo", "")],
+    *[(name, value) for name in ("update", "short", "long") for value in ("lifo", "")],
+    *[(name, 1) for name in ("modulate", "meet")],
     *[("epochs", value) for value in (0, -1, 1.5, "10", True)],
     *[("batch_size", value) for value in (0, 32.0)],
     *[("lr", value) for value in (0.0, -1e-3, NAN, INFINITY, "fast")],
@@ -215,6 +216,8 @@ def test_a_setting_reaches_its_field_and_no_other(name: str) -> None:
         "self_attention": True, "transport_refine": "plan", "transport_source": "frozen",
         "transport_gradient": "autodiff", "validation": 0.25, "seed": 3,
         "linear_dropout": 0.5, "inner": 32, "detach": False, "update": "fifo",
+        "two_stream_inner": 32, "two_stream_detach": False, "short": "merge", "long": "merge",
+        "modulate": False, "meet": False,
         "positions": "learned", "temporal_positions": "learned", "channels": 64,
         "vis4mer_channels": 64, "scales": "dilations",
     }  # fmt: skip

@@ -16,6 +16,7 @@ from pcmci.heads.comparators.config import (
     MLPConfig,
     TemporalConfig,
     TimeceptionConfig,
+    TwoStreamConfig,
     ViS4merConfig,
     ZeroShotConfig,
 )
@@ -92,6 +93,12 @@ HEADS: dict[str, Entry] = {
         MemoryBankConfig,
         "pcmci.heads.comparators.memory_bank:MemoryBankHead",
         after="MA-LMM",
+    ),
+    "two-stream": Entry(
+        "queries with a short memory under queries with a long one, both in the light of the texts",
+        TwoStreamConfig,
+        "pcmci.heads.comparators.two_stream:TwoStreamHead",
+        after="HierarQ",
     ),
     "zero-shot": Entry(
         "cosines of label prompts and frames; nothing is trained",

@@ -124,6 +124,24 @@ class MemoryBankConfig(RememberingConfig):
 
 
 @dataclass(frozen=True)
+class TwoStreamConfig(RememberingConfig):
+    """Of `two-stream`."""
+
+    short: str = option(
+        "fifo", "What the entities' memory does when it is full, as update.", choices=UPDATES
+    )
+    long: str = option(
+        "weighted", "What the scenes' memory does when it is full, as update.", choices=UPDATES
+    )
+    modulate: bool = option(True, "Frames attend to the label texts.")
+    meet: bool = option(True, "The scenes' queries attend to the entities'.")
+
+    @property
+    def updates(self) -> tuple[str, ...]:
+        return self.short, self.long
+
+
+@dataclass(frozen=True)
 class TemporalConfig(DecodedConfig):
     """Of `temporal`."""
 
