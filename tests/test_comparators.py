@@ -231,14 +231,14 @@ def test_a_separable_problem_is_learned(
 def problem() -> Any:
     from test_training import make_problem
 
-    return make_problem(frames=6)
+    return make_problem(frames=4)
 
 
 @pytest.fixture
 def settings() -> Callable[..., Any]:
     def of(head: str) -> Any:
-        values = {"epochs": 30, "batch_size": 8, "lr": 5e-3, "eval_every": 30}
-        values |= {"inner": 16} if is_remembering(head) else {}
+        values = {"epochs": 30, "batch_size": 10, "lr": 5e-3, "eval_every": 30}
+        values |= {"inner": 16, "bank": 2} if is_remembering(head) else {}
         return configure((), ("activity",), {**SMALL[head], **values}, head)
 
     return of
