@@ -35,6 +35,7 @@ from pcmci.heads.config import (
     parse_memory,
     parse_order,
     parse_taus,
+    parse_tune,
 )
 from pcmci.heads.settings import flag_name, recorded
 
@@ -114,6 +115,7 @@ BAD = [
     *[("mixing", value) for value in ("labels", 1)],
     *[("mixer_noise", value) for value in (NAN, INFINITY, "little")],
     *[("norm", value) for value in ("false", 0, None)],
+    *[("tune", value) for value in ("", "head", "text,text", "all,text", "text;visual", None, 3)],
     ("tokens", "vlm"),
     *[("decoder_heads", value) for value in (0, 1.5)],
     *[("feedforward", value) for value in (0, "1024")],
@@ -182,6 +184,21 @@ def test_a_label_set_is_learned_once() -> None:
         TrainConfig(labels=("steps", "steps"))
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("all", "all"),
+        ("text,classifier", "text,classifier"),
+        ("Classifier / text", "text,classifier"),
+        ("visual", "visual"),
+        ("classifier,visual,text", "all"),
+    ],
+)
+def test_what_is_tuned_has_one_spelling(text: str, meant: str) -> None:
+    assert parse_tune(text) == meant
+    assert ModelConfig(tune=text) == ModelConfig(tune=meant)
+
+
 # Settings by name.
 
 
@@ -215,6 +232,7 @@ def test_a_setting_reaches_its_field_and_no_other(name: str) -> None:
         "mixing": "feature", "tokens": "both", "optimiser": "adam", "norm": False,
         "self_attention": True, "transport_refine": "plan", "transport_source": "frozen",
         "transport_gradient": "autodiff", "validation": 0.25, "seed": 3,
+        "tune": "text,classifier",
         "linear_dropout": 0.5, "inner": 32, "detach": False, "update": "fifo",
         "two_stream_inner": 32, "two_stream_detach": False, "short": "merge", "long": "merge",
         "modulate": False, "meet": False,
