@@ -19,6 +19,7 @@ from matplotlib.figure import Figure as Drawing
 
 from pcmci.errors import PcmciError, UsageError
 from pcmci.report import figures
+from pcmci.report.few_parameters import few_parameters
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS
 from pcmci.report.table import (
@@ -122,6 +123,7 @@ def ablation_page(rows: Rows, figures_folder: Path | None = None) -> Page:
             for section in (
                 _scores(rows, gallery),
                 *_splits(rows),
+                few_parameters(rows.tables["results"], rows.summary, rows.facts, _main_split(rows)),
                 _densities(rows, gallery),
                 _coprediction(rows, gallery),
                 _classes(rows, gallery),

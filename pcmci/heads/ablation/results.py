@@ -191,6 +191,7 @@ def _result(
             f"{name}/{key}": facts[key]
             for key in (
                 "trained parameters",
+                "trained share",
                 "training videos",
                 "features",
                 "chosen epoch",
