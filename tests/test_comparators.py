@@ -16,6 +16,7 @@ from torch import Tensor
 from pcmci.cache.store import open_store
 from pcmci.device import autocast
 from pcmci.errors import UsageError
+from pcmci.heads.ablation.ablate import ablate
 from pcmci.heads.catalogue import HEADS, configure, shown_name
 from pcmci.heads.comparators.config import UPDATES
 from pcmci.heads.comparators.frames import frame_by_frame
@@ -416,6 +417,16 @@ def test_a_memory_of_all_frames_is_refused(head: str, store: Any, tmp_path: Any)
             train_heads(store, head=head, out=tmp_path, bank=bank, progress=False)
     config, _ = configure((), (), {"bank": 4}, head)
     config.check_frames(6)
+    assert not list(tmp_path.iterdir())
+
+
+@remembering
+def test_a_sweep_refuses_it_before_anything_is_trained(
+    head: str, store: Any, tmp_path: Any
+) -> None:
+    folders = {"out": tmp_path / "runs", "results": tmp_path / "tables"}
+    with pytest.raises(UsageError, match="bank 5 keeps all of a video's 6 frames"):
+        ablate(store, "none", 1, heads=f"pcmci,{head}", grid={"bank": (4, 5)}, **folders)
     assert not list(tmp_path.iterdir())
 
 
