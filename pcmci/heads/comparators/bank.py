@@ -1,8 +1,8 @@
 """A memory of fixed length for what comes one after another.
 
 MA-LMM (He et al., CVPR 2024) keeps a bank of the past; when it is full, the two neighbours that are
-most alike become one (its eq. 5 to 7). Its text has their mean, its code the mean weighted by how
-many frames each stands for. First in, first out, and one running mean are its own controls.
+most alike become one. Its text has their mean (eq. 7), its code that mean weighted by how many
+frames each stands for. First in, first out, and one running mean are its own controls.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def append(bank: Bank | None, entry: Tensor, most: int, update: str) -> Bank:
     """The bank with one entry more, at most `most` long. bank: None for an empty one. entry:
     [..., W]. update: what a full bank does, `weighted`, `merge`, `fifo`; or `mean`, which keeps one
     entry, the mean of all."""
-    entries, counts = entry[..., None, :], entry.new_ones((*entry.shape[:-1], 1))
+    precise = torch.promote_types(entry.dtype, torch.float32)  # bf16 counts to 256
+    entries, counts = entry[..., None, :], entry.new_ones((*entry.shape[:-1], 1), dtype=precise)
     if bank is not None:
         entries = torch.cat([bank.entries, entries], dim=-2)
         counts = torch.cat([bank.counts, counts], dim=-1)
@@ -46,7 +47,7 @@ def merge_most_alike(bank: Bank, *, weighted: bool) -> Bank:
     """One entry fewer: k = argmax_t cos(b_t, b_{t+1}), the first of several, and b_k and b_{k+1}
     become their mean, weighted by their counts or plain. Each row of the leading dimensions for
     itself."""
-    unit = F.normalize(bank.entries, dim=-1)
+    unit = F.normalize(bank.entries.to(bank.counts.dtype), dim=-1)
     alike = (unit[..., :-1, :] * unit[..., 1:, :]).sum(-1)
     k = alike.argmax(-1, keepdim=True)
     place = torch.arange(alike.shape[-1], device=k.device)

@@ -38,8 +38,8 @@ class ViS4merHead(Head):
     [LN(V^P), LN(V)] of a frame, projected to the 1,024 of its Swin features (with a VLM 512 wide);
     three levels; the mean over what is left of the frames; one linear layer. Left out: the 49
     patches of each frame (there 3,136 tokens, here as many as frames), and S4's own state matrix,
-    in whose place stands a diagonal one. Its best test epoch of 100 is not taken: validation
-    chooses, as everywhere here.
+    in whose place stands a diagonal one. The original takes the epoch that is best on the test
+    split; here that split chooses nothing.
     """
 
     def __init__(self, config: ViS4merConfig, text: Tensor, video_width: int) -> None:
