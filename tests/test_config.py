@@ -35,6 +35,7 @@ from pcmci.heads.config import (
     parse_memory,
     parse_order,
     parse_taus,
+    parse_tune,
 )
 from pcmci.heads.settings import flag_name, recorded
 
@@ -114,6 +115,7 @@ BAD = [
     *[("mixing", value) for value in ("labels", 1)],
     *[("mixer_noise", value) for value in (NAN, INFINITY, "little")],
     *[("norm", value) for value in ("false", 0, None)],
+    *[("tune", value) for value in ("", "head", "text,text", "all,text", "text;visual", None, 3)],
     ("tokens", "vlm"),
     *[("decoder_heads", value) for value in (0, 1.5)],
     *[("feedforward", value) for value in (0, "1024")],
@@ -129,6 +131,17 @@ BAD = [
     ("combine", "vote"),
     *[("scale", value) for value in (0.0, -1.0, NAN)],
     *[("hidden", value) for value in (0, 1.5, "512")],
+    *[(name, value) for name in ("bank", "queries") for value in (0, -1, 2.5, "10")],
+    *[("blocks", value) for value in (0, 1, 2.5)],
+    *[("inner", value) for value in (-1, 2.5, NAN)],
+    ("detach", 1),
+    ("positions", "Sinusoidal"),
+    *[("channels", value) for value in (-1, 2.5)],
+    *[(name, value) for name in ("layers", "levels", "groups") for value in (0, 2.5)],
+    *[("states", value) for value in (0, 63, 2.5)],
+    ("scales", "sizes"),
+    *[(name, value) for name in ("update", "short", "long") for value in ("lifo", "")],
+    *[(name, 1) for name in ("modulate", "meet")],
     *[("epochs", value) for value in (0, -1, 1.5, "10", True)],
     *[("batch_size", value) for value in (0, 32.0)],
     *[("lr", value) for value in (0.0, -1e-3, NAN, INFINITY, "fast")],
@@ -179,6 +192,21 @@ def test_a_label_set_is_learned_once() -> None:
         TrainConfig(labels=("steps", "steps"))
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("all", "all"),
+        ("text,classifier", "text,classifier"),
+        ("Classifier / text", "text,classifier"),
+        ("visual", "visual"),
+        ("classifier,visual,text", "all"),
+    ],
+)
+def test_what_is_tuned_has_one_spelling(text: str, meant: str) -> None:
+    assert parse_tune(text) == meant
+    assert ModelConfig(tune=text) == ModelConfig(tune=meant)
+
+
 # Settings by name.
 
 
@@ -217,6 +245,12 @@ def test_a_setting_reaches_its_field_and_no_other(name: str) -> None:
         "experts_mixing": "feature", "experts_norm": False, "experts_self_attention": True,
         "experts_swap": 0.5, "linear_dropout": 0.5, "positions": "learned",
         "centre": 0.5, "swap": 0.5, "front_door": "cross", "order_bias": True,
+        "tune": "text,classifier",
+        "inner": 32, "detach": False, "update": "fifo",
+        "two_stream_inner": 32, "two_stream_detach": False, "short": "merge", "long": "merge",
+        "modulate": False, "meet": False,
+        "temporal_positions": "learned", "channels": 64,
+        "vis4mer_channels": 64, "scales": "dilations",
     }  # fmt: skip
     value = others.get(name, entry.default / 2 if isinstance(entry.default, float) else None)
     value = 2 * entry.default if value is None else value

@@ -75,7 +75,7 @@ class Problem:
         return self.activity if labels == "activity" else self.steps
 
 
-def make_problem(device: str = "cpu") -> Problem:
+def make_problem(device: str = "cpu", frames: int = L) -> Problem:
     rng = np.random.default_rng(0)
     activity = np.arange(VIDEOS) % N
     steps = np.zeros((VIDEOS, N), dtype=np.float32)
@@ -84,7 +84,7 @@ def make_problem(device: str = "cpu") -> Problem:
     looks = rng.normal(size=(N, DV))
     text = rng.normal(size=(N, D)).astype(np.float32)
     video = (steps @ looks)[:, None] + 0.1 * rng.normal(size=(VIDEOS, LV, DV))
-    vlm = (steps @ text)[:, None] + 0.1 * rng.normal(size=(VIDEOS, L, D))
+    vlm = (steps @ text)[:, None] + 0.1 * rng.normal(size=(VIDEOS, frames, D))
     return Problem(
         text,
         MemoryFeatures(vlm, video, device),

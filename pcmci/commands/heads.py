@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pcmci.commands.options import AsJson
 from pcmci.commands.showing import print_json
-from pcmci.heads.catalogue import HEADS, head_settings
+from pcmci.heads.catalogue import HEADS, head_settings, shown_name
 
 
 def heads(as_json: AsJson = False) -> None:
@@ -15,11 +15,16 @@ def heads(as_json: AsJson = False) -> None:
     if as_json:
         print_json(
             {
-                name: {"about": entry.about, "settings": list(head_settings(name))}
+                name: {
+                    "about": entry.about,
+                    "shown": shown_name(name),
+                    "settings": list(head_settings(name)),
+                }
                 for name, entry in HEADS.items()
             }
         )
         return
     longest = max(map(len, HEADS))
     for name, entry in HEADS.items():
-        print(f"{name:{longest}}  {entry.about}")
+        after = f" (after {entry.after}; head only)" if entry.after else ""
+        print(f"{name:{longest}}  {entry.about}{after}")

@@ -13,7 +13,12 @@ from pcmci.errors import UsageError
 from pcmci.heads.comparators.config import (
     ExpertsConfig,
     LinearConfig,
+    MemoryBankConfig,
     MLPConfig,
+    TemporalConfig,
+    TimeceptionConfig,
+    TwoStreamConfig,
+    ViS4merConfig,
     ZeroShotConfig,
 )
 from pcmci.heads.config import (
@@ -35,11 +40,13 @@ Setting = tuple[type, dataclasses.Field[Any]]
 
 @dataclass(frozen=True)
 class Entry:
-    """about: the head in one line. config: its settings. where: its Module, `module:class`."""
+    """about: the head in one line. config: its settings. where: its Module, `module:class`.
+    after: the published method whose idea it is, on features alone."""
 
     about: str
     config: type[HeadConfig]
     where: str
+    after: str = ""
 
     @property
     def module(self) -> type[Head]:
@@ -70,6 +77,35 @@ HEADS: dict[str, Entry] = {
         MLPConfig,
         "pcmci.heads.comparators.means:MLPHead",
     ),
+    "temporal": Entry(
+        "one transformer layer over the tokens of both encoders, which know their place",
+        TemporalConfig,
+        "pcmci.heads.comparators.temporal:TemporalHead",
+    ),
+    "timeception": Entry(
+        "depthwise convolutions over time at several scales, in groups, shuffled",
+        TimeceptionConfig,
+        "pcmci.heads.comparators.timeception:TimeceptionHead",
+        after="Timeception",
+    ),
+    "vis4mer": Entry(
+        "diagonal state spaces over time, at each level half the frames and half the width",
+        ViS4merConfig,
+        "pcmci.heads.comparators.vis4mer:ViS4merHead",
+        after="ViS4mer",
+    ),
+    "memory-bank": Entry(
+        "queries walk through the frames with a memory of fixed length",
+        MemoryBankConfig,
+        "pcmci.heads.comparators.memory_bank:MemoryBankHead",
+        after="MA-LMM",
+    ),
+    "two-stream": Entry(
+        "queries with a short memory under queries with a long one, both in the light of the texts",
+        TwoStreamConfig,
+        "pcmci.heads.comparators.two_stream:TwoStreamHead",
+        after="HierarQ",
+    ),
     "zero-shot": Entry(
         "cosines of label prompts and frames; nothing is trained",
         ZeroShotConfig,
@@ -79,6 +115,13 @@ HEADS: dict[str, Entry] = {
 """A new head is its file, its settings and a line here. The first is the default."""
 
 DEFAULT = next(iter(HEADS))
+
+
+def shown_name(head: str) -> str:
+    """What a head is called where people read: `mlp`, or `memory bank (after MA-LMM; head only)`,
+    so that nobody takes it for the original."""
+    after = HEADS[head].after
+    return f"{head.replace('-', ' ')} (after {after}; head only)" if after else head
 
 
 def check_head(name: str) -> str:

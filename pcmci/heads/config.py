@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any, Self
@@ -63,6 +64,27 @@ def order_name(order: tuple[str, ...]) -> str:
     return ",".join(order) or "none"
 
 
+TUNED = ("text", "visual", "classifier")
+"""What may be trained alone: what comes to the text, what comes to the video, and the decoder."""
+
+
+def parse_tune(text: str) -> str:
+    """`all`, or of `TUNED` those that are trained, in that order: `text,classifier`. Where a comma
+    parts other things, as in a grid, `text/classifier` is the same.
+
+    Raises UsageError for anything else.
+    """
+    parts = [part.strip().lower() for part in re.split("[,/]", str(text))]
+    if set(parts) <= {"all"} or set(parts) == set(TUNED):
+        return "all"
+    if not set(parts) <= set(TUNED) or len(set(parts)) != len(parts):
+        raise UsageError(
+            f"tune {text!r}: use all, or of {', '.join(TUNED)} those that are trained, as in "
+            "text,classifier (text/classifier in a grid)"
+        )
+    return ",".join(name for name in TUNED if name in parts)
+
+
 @dataclass(frozen=True)
 class TransportConfig:
     """How ICH aligns label texts with frames."""
@@ -115,6 +137,12 @@ class ModelConfig(HeadConfig):
     )
     mixer_noise: float = option(0.1, "A mixer starts at [I; 0] plus this much of a random one.")
     norm: bool = option(True, "LayerNorm on each input and each stage's output.")
+    tune: str = option(
+        "all",
+        "What is trained, the rest stays at its start: all, or of text (ich, ici), visual (ivc, "
+        "the projection of the video) and classifier (the decoder) some, as text,classifier.",
+        later=True,
+    )
     tokens: str = option(
         "video",
         "What the decoder attends to: the video stream, or also the VLM's frames (`both`); "
@@ -170,6 +198,8 @@ class ModelConfig(HeadConfig):
         check_share(self, "centre", "swap", whole=True)
         if self.front_door_videos < 0:
             raise UsageError(f"front-door-videos {self.front_door_videos} must be 0 or more")
+        # One spelling, for equal settings are one run.
+        object.__setattr__(self, "tune", parse_tune(self.tune))
 
     @classmethod
     def from_record(cls, raw: dict[str, Any]) -> Self:

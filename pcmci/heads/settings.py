@@ -95,6 +95,9 @@ class HeadConfig:
         where it wants none."""
         return None
 
+    def check_frames(self, frames: int) -> None:
+        """Raises UsageError where the head makes no sense of so many frames a video."""
+
     @property
     def alike(self) -> Self:
         """Equal for heads that can be trained as one stack: without what may differ there."""

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure as Drawing
 from pcmci.errors import PcmciError, UsageError
 from pcmci.report import figures, glyphs
 from pcmci.report.encoders import row_notes
+from pcmci.report.few_parameters import few_parameters
 from pcmci.report.literature import LITERATURE
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS
@@ -131,6 +132,7 @@ def ablation_page(rows: Rows, figures_folder: Path | None = None) -> Page:
                 _encoders(rows),
                 _literature(rows),
                 *_splits(rows),
+                few_parameters(rows.tables["results"], rows.summary, rows.facts, _main_split(rows)),
                 _densities(rows, gallery),
                 _coprediction(rows, gallery),
                 _classes(rows, gallery),

@@ -85,3 +85,21 @@ def reported_encoder(dataset: str, score: str, order: str, store: str) -> float 
 def reported(dataset: str, score: str, order: str) -> float | None:
     """The paper's figure for an order, where it has one."""
     return REPORTED.get((dataset, score), {}).get(order)
+
+
+MODEL_PARAMETERS = 211e6
+"""Of its whole model, as notes on the paper give it (its text encoder cannot be among them)."""
+
+TUNED_SHARES: dict[str, tuple[str, float]] = {
+    "ich,ici": ("text and classifier", 0.0541),
+    "ich,ici,ivc": ("visual module too", 0.0844),
+}
+"""Its table of few tuned parameters: the order whose stages such a row has -> what it calls the
+row, and the share of the whole model that it says is tuned. The scores: `FEW_PARAMETERS`, in the
+same order."""
+
+
+def reported_tuned(dataset: str, order: str) -> float | None:
+    """The paper's Acc of such a row, where it has one."""
+    figures = FEW_PARAMETERS.get((dataset, "Acc"), {}).values()
+    return dict(zip(TUNED_SHARES, figures, strict=False)).get(order)

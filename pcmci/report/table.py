@@ -197,7 +197,7 @@ def named(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     the store where there are several. Rows that were made before there were heads have neither."""
     columns = {"order": [row["order"] or NOTHING for row in rows]}
     if several(rows):
-        columns = {"head": [row["head"] for row in rows], **columns}
+        columns = {"head": [row.get("head shown") or row["head"] for row in rows], **columns}
     if any(row.get("at") for row in rows):
         columns["store"] = [row["at"] for row in rows]
     return columns

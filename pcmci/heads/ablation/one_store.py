@@ -112,6 +112,7 @@ class StoreSweep:
         for share in {trial.recipe.train.validation for trial in self.sweep.trials}:
             training_splits(splits, groups_, store.activity, share)
         for recipe in {trial.recipe.stack_key for trial in self.sweep.trials}:
+            recipe.model.check_frames(store.spec.vlm.tokens)
             for labels in self.sweep.labels:
                 with torch.device("meta"):  # shapes alone
                     build_model(recipe.model, store.text(labels), store.spec.video.width, 0, labels)

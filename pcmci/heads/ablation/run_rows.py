@@ -46,6 +46,7 @@ def run_row(
             f"{name}/{key}": facts[key]
             for key in (
                 "trained parameters",
+                "trained share",
                 "training videos",
                 "features",
                 "chosen epoch",

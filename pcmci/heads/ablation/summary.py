@@ -8,6 +8,7 @@ from typing import Any
 
 from pcmci.heads.ablation.outcomes import Kept, Outcome, Row, labels_seen, number, predictions_of
 from pcmci.heads.ablation.sweep import Settings, Sweep, Variant, shown
+from pcmci.heads.catalogue import shown_name
 from pcmci.heads.scoring.bootstrap import SCORES, differences
 from pcmci.heads.scoring.scores import Scores, why_undefined
 
@@ -41,6 +42,7 @@ def summary(
                     "dataset": dataset,
                     "variant": variant.name,
                     "head": variant.head,
+                    "head shown": shown_name(variant.head),
                     "order": variant.order_name,
                     "at": variant.store,
                     "settings": shown(variant.settings),

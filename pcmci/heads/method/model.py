@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcmci.heads.config import ModelConfig, ich_is_frozen
+from pcmci.errors import UsageError
+from pcmci.heads.config import ModelConfig, ich_is_frozen, order_name
 from pcmci.heads.head import Draws, Head, loss_function
 from pcmci.heads.method.decoder import Decoder
 from pcmci.heads.method.ich import ICH
@@ -39,12 +40,38 @@ def vlm_in(width: int) -> nn.Linear:
     return project
 
 
+def part(name: str, order: tuple[str, ...]) -> str:
+    """Which of `pcmci.heads.config.TUNED` a parameter is of. The VLM's frames are of the text where
+    ich rewrites it with them."""
+    if name.startswith("decoder."):
+        return "classifier"
+    text = ["text_in.", "stages.ich.", "stages.ici."] + ["frames_in."] * ("ich" in order)
+    return "text" if name.startswith(tuple(text)) else "visual"
+
+
+def keep_at_start(model: nn.Module, config: ModelConfig) -> None:
+    """Take from training all that `config.tune` does not name. Raises UsageError for a part that
+    has nothing to train."""
+    if config.tune == "all":
+        return
+    parts = {name: part(name, config.order) for name, _ in model.named_parameters()}
+    for tuned in config.tune.split(","):
+        if tuned not in parts.values():
+            raise UsageError(
+                f"tune {config.tune}: order {order_name(config.order)} has nothing of {tuned} to "
+                "train"
+            )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parts[name] in config.tune.split(","))
+
+
 class PCMCI(Head):
     """Frozen embeddings of a batch of videos to one logit a label.
 
     text: [N, D] frozen embeddings of the label prompts. video_width: Dv, of the video encoder's
     tokens.
-    Raises UsageError where `relations` or `decoder_heads` do not divide D.
+    Raises UsageError where `relations` or `decoder_heads` do not divide D, and for a part to tune
+    that has no weights.
     """
 
     def __init__(self, config: ModelConfig, text: Tensor, video_width: int) -> None:
@@ -69,6 +96,7 @@ class PCMCI(Head):
             self.keeps = config.front_door_videos
             if self.keeps:
                 self.register_buffer("bank", torch.zeros(0))
+        keep_at_start(self, config)
 
     @property
     def uses_frames(self) -> bool:

@@ -368,11 +368,11 @@ class Learner:
         self, labels: str, model: Head, features: Features, history: History, videos: int
     ) -> dict[str, Any]:
         trained = model.trained_parameters()
-        frozen = self.store.spec.vlm.parameters + self.store.spec.video.parameters
+        encoders = self.store.spec.vlm.parameters + self.store.spec.video.parameters
         best = history.best("test")
         return {
             "trained parameters": trained,
-            "trained share": trained / (trained + frozen),
+            "trained share": trained / (sum(p.numel() for p in model.parameters()) + encoders),
             "training videos": videos,
             "features": features.kind,
             "chosen epoch": history.chosen,

@@ -31,7 +31,7 @@ from pcmci.cache.schema import NO_VLM, StoreSpec
 from pcmci.cache.store import Store
 from pcmci.device import choose_device, choose_precision
 from pcmci.errors import PcmciError, UsageError
-from pcmci.heads.catalogue import DEFAULT, HEADS, check_stages, configure
+from pcmci.heads.catalogue import DEFAULT, HEADS, check_stages, configure, shown_name
 from pcmci.heads.config import order_name, parse_labels
 from pcmci.heads.head import Head
 from pcmci.heads.scoring.disagreement import disagreement
@@ -82,9 +82,9 @@ class Run:
 
     @property
     def described(self) -> str:
-        """`order ich,ici`, or `head mlp`."""
+        """`order ich,ici`, `head mlp`, or `head memory bank (after MA-LMM; head only)`."""
         if "head" in self.config:
-            return f"head {self.config['head']}"
+            return f"head {shown_name(self.config['head'])}"
         return f"order {order_name(tuple(self.config['model']['order']))}"
 
     @property
@@ -176,6 +176,7 @@ def train_heads(
     model, config = configure(stages, labels or store.spec.label_sets, values, head)
     check_labels(store, config.labels)
     check_text(store, head)
+    model.check_frames(store.spec.vlm.tokens)
     on = choose_device(device)
     recipe = Recipe(model, config, choose_precision(precision, on), on.type)
     there = find_run(store, recipe, out)

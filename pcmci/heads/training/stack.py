@@ -62,8 +62,9 @@ class Stack:
             self.models[0].zero_grad(set_to_none=True)
             losses.sum().backward()
             return
-        gradients = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
-        for name, gradient in zip(self._parameters, gradients, strict=True):
+        trained = {name: p for name, p in self._parameters.items() if p.requires_grad}
+        gradients = torch.autograd.grad(losses.sum(), list(trained.values()))
+        for name, gradient in zip(trained, gradients, strict=True):
             # contiguous: the fused optimiser walks through memory, whatever the strides say
             for model, own in zip(self.models, gradient.contiguous(), strict=True):
                 model.get_parameter(name).grad = own

@@ -1,0 +1,61 @@
+"""Learned queries that see one frame after another and remember what they were."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pcmci.heads.comparators.bank import Bank, append
+from pcmci.heads.comparators.transformer import Attend, FeedForward
+
+Past = tuple[Bank | None, ...]
+"""Of each block what its queries were at earlier frames, None for nothing."""
+
+
+class QueryTransformer(nn.Module):
+    """Each block: z <- LN(z + SA(z; [past, z])), z <- LN(z + CA(z; frames)), z <- LN(z + FF(z)).
+
+    A block's past is a bank of what its z was at each frame, every query's by itself (MA-LMM's
+    query memory bank, `pcmci.heads.comparators.bank`). The first block needs none: its z are the
+    learned queries at every frame, and attention to copies of oneself is attention to oneself.
+    """
+
+    def __init__(
+        self, width: int, *, queries: int, blocks: int, heads: int, most: int, update: str
+    ) -> None:
+        """most, update: see `append`."""
+        super().__init__()
+        self.most, self.update = most, update
+        self.queries = nn.Parameter(torch.randn(queries, width))
+        self.among = nn.ModuleList(Attend(width, heads) for _ in range(blocks))
+        self.look = nn.ModuleList(Attend(width, heads) for _ in range(blocks))
+        self.feed = nn.ModuleList(FeedForward(width, 4 * width) for _ in range(blocks))
+
+    def begin(self, batch: int) -> tuple[Tensor, Past]:
+        """What the first block's queries are once they have attended to each other [B, q, W], at
+        every frame the same; and a past of nothing."""
+        queries = self.queries[None]
+        return self.among[0](queries, queries).expand(batch, -1, -1), (None,) * len(self.among)
+
+    def forward(self, begun: Tensor, frames: Tensor, past: Past) -> tuple[Tensor, Past]:
+        """The queries after one more frame [B, q, W], and the past with it. begun, past: as `begin`
+        gives them, or the frame before. frames: [B, n, W], the one at hand and those remembered."""
+        z, longer = begun, list(past)
+        blocks = zip(self.among, self.look, self.feed, past, strict=True)
+        for place, (among, look, feed, bank) in enumerate(blocks):
+            if place:
+                longer[place] = append(bank, z, self.most, self.update)
+                z = among(z, with_past(bank, z))
+            z = feed(look(z, frames))
+        return z, tuple(longer)
+
+
+def with_past(bank: Bank | None, z: Tensor) -> Tensor:
+    """All queries of a bank [B, q, m, W] and those of now [B, q, W], one after another."""
+    return z if bank is None else torch.cat([bank.entries.flatten(1, 2), z], dim=1)
+
+
+def with_frame(bank: Bank | None, frame: Tensor) -> Tensor:
+    """The frames of a bank [B, m, W] and the one at hand [B, W], one after another."""
+    now = frame[:, None]
+    return now if bank is None else torch.cat([bank.entries, now], dim=1)
