@@ -226,7 +226,8 @@ def swept(store, tmp_path_factory):
     out = tmp_path_factory.mktemp("swept")
     return ablate(
         store, "ich", 2, heads="pcmci,none,mlp,zero-shot", reference="mlp", out=out / "runs",
-        results=out / "ablations", resamples=20, workers=1, progress=False, **QUICK, **small(DEFAULT, "mlp"),
+        results=out / "ablations", resamples=20, workers=1, progress=False, **QUICK,
+        **small(DEFAULT, "mlp"),
     )  # fmt: skip
 
 
