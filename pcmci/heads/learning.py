@@ -38,6 +38,7 @@ from pcmci.heads.training import (
     fit_together,
     predict_logits,
 )
+from pcmci.plain import plain_json
 
 MARGINAL_ERROR = "transport marginal error"
 """The worst of all plans of a run, relative."""
@@ -298,4 +299,5 @@ def _matrices(predictions: Predictions) -> dict[str, np.ndarray]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(plain_json(text) + "\n")

@@ -36,6 +36,7 @@ from pcmci.heads.predictions import Predictions
 from pcmci.heads.run import Run
 from pcmci.heads.scoring import Scores, class_ap, score, sigmoid, softmax
 from pcmci.heads.sweep import Settings, Sweep, Trial, Variant, shown
+from pcmci.plain import plain, plain_json
 
 PAIRS = 20
 """Implausible pairs kept of each variant, the strongest."""
@@ -204,7 +205,7 @@ def _result(
         "run": str(run.path),
         "key": run.config["key"],
         "created": run.config["created"],
-        "store": store["path"],
+        "store": plain(store["path"]),
         "fingerprint": store["fingerprint"],
         "content_digest": store["content_digest"],
     }
@@ -451,7 +452,7 @@ def _even(rows: list[Row]) -> list[Row]:
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """`sweep.json`: where the rows came from."""
     text = json.dumps(facts, indent=1, ensure_ascii=False, default=_plain)
-    (folder / "sweep.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "sweep.json").write_text(plain_json(text) + "\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -38,6 +38,7 @@ from pcmci.heads.predictions import Predictions
 from pcmci.heads.recipe import RUN_FORMAT, Recipe, model_config
 from pcmci.heads.scoring import Scores, sigmoid, softmax
 from pcmci.heads.training import DivergedError, build_model
+from pcmci.plain import is_utf8
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
 VIDEOS_A_PASS = 32
@@ -271,6 +272,8 @@ def _bars(recipe: Recipe, progress: bool, stop: Stop) -> Iterator[OnEpoch]:
 
 
 def _partial_folder(out: Path, name: str) -> Path:
+    if not is_utf8(out):
+        raise UsageError(f"--out {out}: its name is not UTF-8, so TensorBoard cannot write there")
     try:
         out.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=out))
