@@ -34,7 +34,7 @@ from pcmci.heads.pool import Place, threads, train_groups
 from pcmci.heads.probe import bytes_of_a_run, seconds_of_a_step
 from pcmci.heads.recipe import Recipe, commit, file_name
 from pcmci.heads.results import Outcome, Results, collect, write_facts
-from pcmci.heads.run import check_labels, find_failure, find_run
+from pcmci.heads.run import check_labels, check_name, find_failure, find_run
 from pcmci.heads.splits import training_splits
 from pcmci.heads.sweep import Sweep, Trial, groups, plan_sweep
 from pcmci.heads.training import build_model
@@ -218,6 +218,8 @@ class Ablator:
 
         Raises PcmciError where no run at all went well.
         """
+        for flag, place in (("--out", self.out), ("--results", results)):
+            check_name(flag, place)
         began = time.perf_counter()
         taus = sorted(set(taus))
         outcomes = self.train()

@@ -271,9 +271,14 @@ def _bars(recipe: Recipe, progress: bool, stop: Stop) -> Iterator[OnEpoch]:
             bar.close()
 
 
+def check_name(flag: str, folder: str | Path) -> None:
+    """Raises UsageError for a folder in which neither TensorBoard nor Arrow can write."""
+    if not is_utf8(folder):
+        raise UsageError(f"{flag} {folder}: its name is not UTF-8; name a folder that is")
+
+
 def _partial_folder(out: Path, name: str) -> Path:
-    if not is_utf8(out):
-        raise UsageError(f"--out {out}: its name is not UTF-8, so TensorBoard cannot write there")
+    check_name("--out", out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=out))
