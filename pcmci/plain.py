@@ -28,6 +28,11 @@ def plain_json(text: str) -> str:
     return "".join(f"\\u{ord(c):04x}" if _acts(c) and c != "\n" else c for c in text)
 
 
+def is_utf8(text: object) -> bool:
+    """Whether it can be written: Python keeps other bytes of a file's name as lone surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in str(text))
+
+
 def _acts(c: str) -> bool:
     return c in _TURNING or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
 

@@ -147,6 +147,24 @@ def test_broken_annotations(database, message, parse):
         parse(database)
 
 
+@pytest.mark.parametrize("suffix", [".flv", ".3gp", ".MTS", ".wmv", ".ts", ".gif"])
+def test_a_video_in_any_container_is_there(parse, videos, suffix):
+    (videos / f"b{suffix}").touch()
+    dataset = parse({"a": entry(), "b": entry()})
+    assert [video.path for video in dataset.videos] == [
+        videos / "7" / "a.mp4", videos / f"b{suffix}",
+    ]  # fmt: skip
+
+
+def test_all_that_is_wrong_is_said_at_once(parse):
+    with pytest.raises(
+        AnnotationError, match=r"'\.a' cannot be.*; .*video 'b': no subset.*; .*video 'c'"
+    ):
+        parse({".a": entry(), "b": entry(subset="mine"), "c": entry(step("x"))})
+    with pytest.raises(AnnotationError, match=r"'a', 'b' are there twice in one JSON object"):
+        parse('{"database": {"a": 1, "b": 2, "a": 3, "b": 4, "c": 5}}')
+
+
 def test_gzip_is_read_and_must_be_whole(tmp_path, videos, parse):
     plain = parse({"a": entry(step(1))})
     raw = gzip.compress((tmp_path / "COIN.json").read_bytes())

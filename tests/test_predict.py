@@ -169,3 +169,21 @@ def test_two_stores_are_not_guessed_between(pcmci, trained, tmp_path):
 def test_json_is_json_and_nothing_else(pcmci, trained):
     again = pcmci("train-heads", "--order", "ich,ici", "--json", *QUICK)
     assert json.loads(again.out)["reused"] is True
+
+
+@pytest.mark.filterwarnings("ignore:No artists")  # too few predictions for a diagram
+def test_a_folder_whose_name_is_not_utf8(pcmci, trained, tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    shutil.copytree(tmp_path / "features", odd)
+    store = f"{odd}/folder.zarr"
+    assert pcmci("store", "info", store).code == 0
+    assert pcmci("store", "info", store, "--json").json["path"] == store
+    some = ("ablate", "--features", store, "--orders", "none", "--seeds", 1, "--resamples", 0)
+    for flag in ("--out", "--results"):
+        refused = pcmci(*some, flag, odd, *QUICK)
+        assert refused.code == 2
+        assert f"{flag} {tmp_path}/caf\\xe9: its name is not UTF-8" in refused.err
+    answer = pcmci(*some, "--json", *QUICK)
+    assert answer.code == 0, answer.err
+    again = pcmci("report", answer.json["results"])
+    assert again.code == 0

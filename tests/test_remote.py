@@ -100,6 +100,24 @@ def test_objects_are_listed_with_any_name_and_nothing_hidden(s3):
     assert not (place(f"s3://{s3}") / "pref").exists()
 
 
+def test_a_folder_in_a_bucket_is_read_in_every_spelling_too(s3):
+    root = f"s3://{s3}/films"
+    for name in ("Train/tea/a.wmv", "Testing/milk/b.MTS", "Testing/milk/notes.txt"):
+        obstore.put(bucket(s3), f"films/{name}", b"")
+    dataset = load_dataset("folder", root, follow_links=True)
+    found = [(video.id, video.split, str(video.path)) for video in dataset.videos]
+    assert found == [
+        ("Testing__milk__b", "test", f"{root}/Testing/milk/b.MTS"),
+        ("Train__tea__a", "train", f"{root}/Train/tea/a.wmv"),
+    ]
+    assert any("1 .txt: Testing/milk/notes.txt" in note for note in dataset.notes)
+    table = f"Video;Split;Steps\n{root}/train/TEA/a;Training;pour\nTesting\\milk\\b.MTS;test;stir\n"
+    obstore.put(bucket(s3), "mine.csv", table.encode("utf-16"))
+    dataset = load_dataset("folder", root, f"s3://{s3}/mine.csv")
+    assert [str(video.path) for video in dataset.videos] == [found[1][2], found[0][2]]
+    assert any("train/TEA/a is Train/tea/a.wmv" in note for note in dataset.notes)
+
+
 def test_a_web_folder_is_listed_through_its_pages(tmp_path):
     names = ["a b%20c.mp4", "ä~#x.mp4", "deep/er/plus+.mp4", "q?x=1.mp4"]
     for name in [*names, ".hidden.mp4", "notes.txt"]:

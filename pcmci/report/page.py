@@ -136,5 +136,5 @@ class Page:
     def write(self, path: Path) -> Path:
         """Write the file, whole or not at all."""
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.html(), encoding="utf-8")
+        partial.write_text(self.html(), encoding="utf-8", errors="backslashreplace")
         return partial.replace(path)

@@ -21,6 +21,7 @@ from typing import Any
 from pcmci.errors import AnnotationError, UsageError
 from pcmci.extract.datasets.complaints import MOST
 from pcmci.extract.datasets.suffixes import USUAL, is_video, suffix
+from pcmci.plain import is_utf8
 from pcmci.remote.url import Place, Url
 
 MOST_BYTES = 256 * 2**20
@@ -89,11 +90,6 @@ def read_rows(path: Place, columns: Collection[str]) -> Iterator[tuple[str, dict
 def is_plain(text: str) -> bool:
     """Whether `text` is neither empty nor holds control characters or broken Unicode."""
     return bool(text.strip()) and all(unicodedata.category(c) not in ("Cc", "Cs") for c in text)
-
-
-def is_utf8(text: str) -> bool:
-    """Whether it can be written: Python keeps other bytes of a file's name as lone surrogates."""
-    return not any(unicodedata.category(c) == "Cs" for c in text)
 
 
 def is_plain_name(text: str) -> bool:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pcmci.errors import AnnotationError
-from pcmci.extract.datasets.files import is_plain, is_utf8, some
+from pcmci.extract.datasets.files import is_plain, some
 from pcmci.extract.datasets.label_text import readable
+from pcmci.plain import is_utf8
 
 NO_LABEL = frozenset(
     ("nan", "none", "null", "nil", "na", "n/a", "#n/a", "<na>", "nat", "-", "--", "?")

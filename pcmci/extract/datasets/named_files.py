@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pcmci.errors import AnnotationError
-from pcmci.extract.datasets.files import VideoTree, is_plain_name, is_utf8, some
+from pcmci.extract.datasets.files import VideoTree, is_plain_name, some
 from pcmci.extract.datasets.suffixes import USUAL, is_video, suffix
+from pcmci.plain import is_utf8
 from pcmci.remote.url import Place
 
 

@@ -31,7 +31,7 @@ from pcmci.heads.catalogue import DEFAULT, HEADS, setting_name
 from pcmci.heads.config import STAGES, parse_labels, parse_order
 from pcmci.heads.scoring.metrics import TAU
 from pcmci.heads.training.recipe import commit, file_name
-from pcmci.heads.training.run import check_labels, check_text
+from pcmci.heads.training.run import check_labels, check_name, check_text
 from pcmci.saying import sayer
 
 if TYPE_CHECKING:
@@ -148,6 +148,8 @@ class Ablator:
 
         Raises PcmciError where no run at all went well.
         """
+        for flag, place in (("--out", self.out), ("--results", results)):
+            check_name(flag, place)
         began = time.perf_counter()
         taus = sorted(set(taus))
         outcomes = self.train()

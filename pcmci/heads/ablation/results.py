@@ -27,6 +27,7 @@ from pcmci.heads.ablation.summary import summary
 from pcmci.heads.ablation.sweep import Sweep
 from pcmci.heads.scoring.metrics import TAU as HEADLINE_TAU
 from pcmci.heads.scoring.scores import Scores, score
+from pcmci.plain import plain_json
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _even(rows: list[Row]) -> list[Row]:
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """`sweep.json`: where the rows came from."""
     text = json.dumps(facts, indent=1, ensure_ascii=False, default=_plain)
-    (folder / "sweep.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "sweep.json").write_text(plain_json(text) + "\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pcmci.heads.ablation.sweep import Settings, Trial, Variant
 from pcmci.heads.catalogue import head_settings, train_settings
 from pcmci.heads.config import STAGES
 from pcmci.heads.scoring.scores import Scores
+from pcmci.plain import plain
 
 MACHINE = ("device", "precision", "threads", "stack", "torch", "pcmci", "commit")
 
@@ -62,7 +63,7 @@ def run_row(
         "run": str(run.path),
         "key": run.config["key"],
         "created": run.config["created"],
-        "store": store["path"],
+        "store": plain(store["path"]),
         "fingerprint": store["fingerprint"],
         "content_digest": store["content_digest"],
     }

@@ -46,6 +46,7 @@ from pcmci.heads.training.fit import (
 from pcmci.heads.training.frozen import frozen_weights
 from pcmci.heads.training.recipe import Recipe
 from pcmci.heads.training.splits import training_splits
+from pcmci.plain import plain_json
 
 OnEpoch = Callable[[str, int, list[float]], None]
 """Told after every epoch: the label set, the epoch from 1, the mean loss of each run."""
@@ -425,4 +426,5 @@ def _matrices(predictions: Predictions) -> dict[str, np.ndarray]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(plain_json(text) + "\n")

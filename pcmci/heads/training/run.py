@@ -40,6 +40,7 @@ from pcmci.heads.scoring.scores import Scores, sigmoid, softmax
 from pcmci.heads.training.fit import DivergedError, build_model
 from pcmci.heads.training.learning import Learner, OnEpoch
 from pcmci.heads.training.recipe import RUN_FORMAT, Recipe, model_config
+from pcmci.plain import is_utf8
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
 VIDEOS_A_PASS = 32
@@ -314,7 +315,14 @@ def _bars(recipe: Recipe, progress: bool, stop: Stop) -> Iterator[OnEpoch]:
             bar.close()
 
 
+def check_name(flag: str, folder: str | Path) -> None:
+    """Raises UsageError for a folder in which neither TensorBoard nor Arrow can write."""
+    if not is_utf8(folder):
+        raise UsageError(f"{flag} {folder}: its name is not UTF-8; name a folder that is")
+
+
 def _partial_folder(out: Path, name: str) -> Path:
+    check_name("--out", out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=out))
