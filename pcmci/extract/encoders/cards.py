@@ -42,7 +42,11 @@ class Card:
 
 TEXTS, WEBLI = "images with texts (WIT)", "images with texts (WebLI)"
 IN21K = "ImageNet-1k, ImageNet-21k"
+TEXTS_129M = "images with texts (129 million)"
+COCO = f"COCO's captions, {TEXTS_129M}"
 APACHE, NC = "Apache-2.0", "CC-BY-NC-4.0"
+BSD, UNKNOWN = "BSD-3-Clause", "unknown"
+BLIP, BLIP2 = "Salesforce/blip-itm", "Salesforce/blip2-itm-vit-g"
 DINOV2 = "timm/vit_base_patch14_reg4_dinov2.lvd142m"
 
 CARDS: tuple[Card, ...] = (
@@ -55,6 +59,12 @@ CARDS: tuple[Card, ...] = (
         "vlm", "PE-Core-B-16", "meta", APACHE, 447_660_545, 35.6, 1,
         "images with texts, videos with synthetic captions",
     ),
+    Card("vlm", "blip-base", f"{BLIP}-base-coco", BSD, 195_375_872, 111.0, 1, COCO),
+    Card("vlm", "blip-large", f"{BLIP}-large-coco", BSD, 413_041_664, 382.1, 1, COCO),
+    Card("vlm", "blip2", BLIP2, UNKNOWN, 1_172_030_720, 533.5, 1, TEXTS_129M),
+    Card("vlm", "blip2-queries", BLIP2, UNKNOWN, 1_172_030_720, 533.5, 1, TEXTS_129M),
+    Card("vlm", "blip2-coco", f"{BLIP2}-coco", UNKNOWN, 1_172_622_080, 1458.1, 1, COCO),
+    Card("vlm", "blip2-coco-queries", f"{BLIP2}-coco", UNKNOWN, 1_172_622_080, 1458.1, 1, COCO),
     Card("vlm", SHIPPED, OWN, "MIT", 1_518_361, 0.1, 1, "captioned frames of the kitchen world"),
     Card("video", *DEFAULT_VIDEO_ENCODER, NC, 121_258_752, 46.3, 8, "Kinetics-400, ImageNet"),
     Card(

@@ -12,6 +12,9 @@ from pcmci.extract.encoders.config_file import read_json
 
 VLM_FAMILIES = {
     "open_clip": "pcmci.extract.encoders.clip",
+    "blip": "pcmci.extract.encoders.blip",
+    "blip2": "pcmci.extract.encoders.blip",
+    "blip-2": "pcmci.extract.encoders.blip",
 }
 """The module that loads a VLM, by the first word of its name or by `model_type` of its config. Any
 other name is open_clip's."""
@@ -36,6 +39,7 @@ DEFAULT_SIZES = {
     "siglip": "ViT-B-16-SigLIP",
     "siglip2": "ViT-B-16-SigLIP2",
     "pe-core": "PE-Core-B-16",
+    "blip": "blip-base",
 }
 """What a family's bare name stands for."""
 
