@@ -98,6 +98,14 @@ CARDS: tuple[Card, ...] = (
         "video", "dinov3-base", "timm/vit_base_patch16_dinov3.lvd1689m", "DINOv3", 85_641_216,
         47.1, 1, "images (LVD-1689M)",
     ),
+    Card(
+        "video", "videomae-base", "MCG-NJU/videomae-base-finetuned-kinetics", NC, 86_227_200,
+        22.5, 16, "Kinetics-400, its videos without labels",
+    ),
+    Card(
+        "video", "vjepa2-large", "facebook/vjepa2-vitl-fpc64-256", "MIT", 303_885_312, 103.5,
+        16, "videos and images without labels (VideoMix22M)",
+    ),
 )  # fmt: skip
 """The models that are known by name; any other of open_clip and timm runs too."""
 

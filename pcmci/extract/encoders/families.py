@@ -25,6 +25,8 @@ VIDEO_FAMILIES = {
     "dinov2": "pcmci.extract.encoders.vit",
     "dinov3": "pcmci.extract.encoders.vit",
     "timm": "pcmci.extract.encoders.vit",
+    "videomae": "pcmci.extract.encoders.tubelets",
+    "vjepa2": "pcmci.extract.encoders.tubelets",
     "kitchen": "pcmci.extract.encoders.timesformer",
 }
 """The module that loads a video encoder, likewise; a config without a `model_type` is a
@@ -35,6 +37,8 @@ DEFAULT_SIZES = {
     "vit": "vit-base",
     "dinov2": "dinov2-base",
     "dinov3": "dinov3-base",
+    "videomae": "videomae-base",
+    "vjepa2": "vjepa2-large",
     "clip": "ViT-B-16-quickgelu",
     "siglip": "ViT-B-16-SigLIP",
     "siglip2": "ViT-B-16-SigLIP2",
