@@ -43,7 +43,11 @@ class Card:
 
 TEXTS, WEBLI = "images with texts (WIT)", "images with texts (WebLI)"
 IN21K = "ImageNet-1k, ImageNet-21k"
+TEXTS_129M = "images with texts (129 million)"
+COCO = f"COCO's captions, {TEXTS_129M}"
 APACHE, NC = "Apache-2.0", "CC-BY-NC-4.0"
+BSD, UNKNOWN = "BSD-3-Clause", "unknown"
+BLIP, BLIP2 = "Salesforce/blip-itm", "Salesforce/blip2-itm-vit-g"
 DINOV2 = "timm/vit_base_patch14_reg4_dinov2.lvd142m"
 MAMBA, F16 = "hf-hub:OpenGVLab/VideoMamba/videomamba_", "f16_res224.pth"
 K400 = "Kinetics-400, ImageNet"
@@ -59,6 +63,12 @@ CARDS: tuple[Card, ...] = (
         "vlm", "PE-Core-B-16", "meta", APACHE, 447_660_545, 35.6, 1,
         "images with texts, videos with synthetic captions",
     ),
+    Card("vlm", "blip-base", f"{BLIP}-base-coco", BSD, 195_375_872, 111.0, 1, COCO),
+    Card("vlm", "blip-large", f"{BLIP}-large-coco", BSD, 413_041_664, 382.1, 1, COCO),
+    Card("vlm", "blip2", BLIP2, UNKNOWN, 1_172_030_720, 533.5, 1, TEXTS_129M),
+    Card("vlm", "blip2-queries", BLIP2, UNKNOWN, 1_172_030_720, 533.5, 1, TEXTS_129M),
+    Card("vlm", "blip2-coco", f"{BLIP2}-coco", UNKNOWN, 1_172_622_080, 1458.1, 1, COCO),
+    Card("vlm", "blip2-coco-queries", f"{BLIP2}-coco", UNKNOWN, 1_172_622_080, 1458.1, 1, COCO),
     Card("vlm", SHIPPED, OWN, "MIT", 1_518_361, 0.1, 1, "captioned frames of the kitchen world"),
     Card("video", *DEFAULT_VIDEO_ENCODER, NC, 121_258_752, 46.3, 8, K400),
     Card(
@@ -118,6 +128,14 @@ CARDS: tuple[Card, ...] = (
     Card(
         "video", "x3d-l", "X3D_L.pyth of pytorchvideo's model zoo", "unknown", 5_333_784, 2.3, 16,
         "Kinetics-400", fetched=False,
+    ),
+    Card(
+        "video", "videomae-base", "MCG-NJU/videomae-base-finetuned-kinetics", NC, 86_227_200,
+        22.5, 16, "Kinetics-400, its videos without labels",
+    ),
+    Card(
+        "video", "vjepa2-large", "facebook/vjepa2-vitl-fpc64-256", "MIT", 303_885_312, 103.5,
+        16, "videos and images without labels (VideoMix22M)",
     ),
 )  # fmt: skip
 """The models that are known by name; any other of open_clip and timm runs too. Of several cards of

@@ -12,6 +12,9 @@ from pcmci.extract.encoders.config_file import read_json
 
 VLM_FAMILIES = {
     "open_clip": "pcmci.extract.encoders.clip",
+    "blip": "pcmci.extract.encoders.blip",
+    "blip2": "pcmci.extract.encoders.blip",
+    "blip-2": "pcmci.extract.encoders.blip",
 }
 """The module that loads a VLM, by the first word of its name or by `model_type` of its config. Any
 other name is open_clip's."""
@@ -24,6 +27,8 @@ VIDEO_FAMILIES = {
     "timm": "pcmci.extract.encoders.vit",
     "videomamba": "pcmci.extract.encoders.videomamba",
     "x3d": "pcmci.extract.encoders.x3d",
+    "videomae": "pcmci.extract.encoders.tubelets",
+    "vjepa2": "pcmci.extract.encoders.tubelets",
     "kitchen": "pcmci.extract.encoders.timesformer",
 }
 """The module that loads a video encoder, likewise; a config without a `model_type` is a
@@ -36,10 +41,13 @@ DEFAULT_SIZES = {
     "dinov3": "dinov3-base",
     "videomamba": "videomamba-m",
     "x3d": "x3d-m",
+    "videomae": "videomae-base",
+    "vjepa2": "vjepa2-large",
     "clip": "ViT-B-16-quickgelu",
     "siglip": "ViT-B-16-SigLIP",
     "siglip2": "ViT-B-16-SigLIP2",
     "pe-core": "PE-Core-B-16",
+    "blip": "blip-base",
 }
 """What a family's bare name stands for."""
 

@@ -19,10 +19,12 @@ HUB_FILE = rf"hf-hub:({HUB_ID})/(.+)"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """config: what lies beside the weights in a folder or on the hub; None for a file alone."""
+    """config: what lies beside the weights in a folder or on the hub; None for a file alone.
+    repository: the hub id that they came from."""
 
     file: Path
     config: Path | None
+    repository: str | None = None
 
 
 def find_checkpoint(
@@ -85,7 +87,7 @@ def on_hub(repository: str) -> Checkpoint:
             file = hf_hub_download(repository, "model.safetensors")
         except EntryNotFoundError:
             file = hf_hub_download(repository, "pytorch_model.bin")
-    return Checkpoint(Path(file), Path(config))
+    return Checkpoint(Path(file), Path(config), repository)
 
 
 def file_on_hub(repository: str, file: str) -> Path:
@@ -104,6 +106,15 @@ def config_on_hub(repository: str) -> Path:
 
     with downloading(f"the config of {repository!r}", "give the path of its config.json"):
         return Path(hf_hub_download(repository, "config.json"))
+
+
+def vocabulary_on_hub(repository: str) -> Path:
+    """The `vocab.txt` of a hub id alone, likewise."""
+    from huggingface_hub import hf_hub_download
+
+    instead = "put vocab.txt beside the weights or a JSON config"
+    with downloading(f"the vocabulary of {repository!r}", instead):
+        return Path(hf_hub_download(repository, "vocab.txt"))
 
 
 def require_same(found: Any, needed: Any, weights: str, name: str) -> None:
