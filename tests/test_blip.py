@@ -249,7 +249,7 @@ def test_a_vocabulary_that_is_none_is_refused(config: Path, text: str | None, ma
 
 
 def test_a_folder_a_file_and_a_hub_id_are_the_same_weights(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Path, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(repository: str, filename: str) -> str:
         assert repository == "somebody/blip"
@@ -260,7 +260,8 @@ def test_a_folder_a_file_and_a_hub_id_are_the_same_weights(
     old = tmp_path / "old"
     old.mkdir()
     (old / "config.json").write_bytes((hub / "config.json").read_bytes())
-    positions = "text_encoder.embeddings.position_ids"  # older files have them
+    tower = "text_encoder." if family == "blip" else ""
+    positions = f"{tower}embeddings.position_ids"  # older files have them
     torch.save(state | {positions: torch.arange(40)[None]}, old / "pytorch_model.bin")
     write_vocabulary(old)
     bare = tmp_path / "bare.json"  # no vocabulary beside it
@@ -283,7 +284,7 @@ def test_a_folder_a_file_and_a_hub_id_are_the_same_weights(
     with pytest.raises(WeightsError, match=r"'somebody/blip' could not be downloaded") as said:
         loaded(bare, "somebody/blip")
     assert "\n" not in str(said.value)
-    name = {"blip": "blip-base", "blip-2": "blip2"}[json.loads(bare.read_text())["model_type"]]
+    name = {"blip": "blip-base", "blip-2": "blip2"}[family]
     with pytest.raises(WeightsError, match=r"the vocabulary of .*put vocab\.txt beside"):
         loaded(name, "random:0")
 
@@ -440,6 +441,8 @@ def test_what_a_card_says_of_blip_is_so() -> None:
         parameters = sum(tensor.numel() for tensor in module.state_dict().values())
         found[name] = (parameters, gigaflops(image_tower, images), towers.tokens)
         assert (config.image_text_hidden_size, config.vision_config.layer_norm_eps) == (256, 1e-6)
+    kept = blip_source("blip2-queries")
+    assert (kept.queries, kept.config().num_query_tokens) == ("all", 32)
     for card in cards:
         assert found[card.name.removesuffix("-queries")] == (card.parameters, card.gflops, 1)
 

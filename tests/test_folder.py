@@ -254,6 +254,24 @@ def test_links_are_followed_where_that_is_asked_for(tmp_path):
     assert any("to folders not followed: milk/again" in note for note in kept.notes)
 
 
+def test_one_file_under_two_names_is_named(tmp_path):
+    root = fill(tmp_path, "tea/a.mp4", "milk/b.mp4")
+    (root / "milk" / "c.mp4").symlink_to(root / "tea" / "a.mp4")
+    (root / "shelf").symlink_to(root / "milk")
+    note = "under two names, by links: milk/c.mp4 and tea/a.mp4"
+    assert any(note in one for one in parse(root).notes)
+    assert any(
+        one.startswith("3 files") and "milk/b.mp4 and shelf/b.mp4" in one
+        for one in folder.parse(root, root, follow_links=True).notes
+    )
+
+
+@pytest.mark.parametrize("name", ["Labels.csv", "labels.tsv", "mine.xlsx"])
+def test_a_table_that_is_not_read_is_named(name, tmp_path):
+    dataset = parse(fill(tmp_path, "tea/a.mp4", "milk/b.mp4", name))
+    assert any(f"{name}: not read for labels" in note for note in dataset.notes)
+
+
 def test_folders_that_link_to_each_other_have_an_end(tmp_path):
     names = [f"f{i}" for i in range(6)]
     for name in names:
@@ -472,6 +490,7 @@ def test_no_side_of_a_drawn_split_is_empty_without_need(sizes, salt):
         assert "moved" not in note
     assert draw(list(reversed(videos)))[0] == list(reversed(drawn))
     assert "a column split" in note
+    assert ("NOTHING TO" in note) == (len({video.split for video in drawn}) < 2)
 
 
 def test_about_a_fifth_is_drawn_for_the_test():

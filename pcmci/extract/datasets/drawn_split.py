@@ -44,10 +44,12 @@ def draw(videos: list[Video]) -> tuple[list[Video], str]:
 def _note(videos: list[Video], moved: int) -> str:
     counts = Counter(video.split for video in videos)
     changed = f" ({moved} moved, so that there is some of each)" if moved else ""
+    empty = [split for split in ("train", "test") if not counts[split]]
+    none = f": NOTHING TO {empty[0].upper()}, for no class has two videos" if empty else ""
     return (
         f"no split given: drawn from a hash of each id, {counts['train']:,} train, "
-        f"{counts['test']:,} test{changed}; folders train and test above the classes, or a column "
-        "split, choose it"
+        f"{counts['test']:,} test{changed}{none}; folders train and test above the classes, or a "
+        "column split, choose it"
     )
 
 

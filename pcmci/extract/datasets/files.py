@@ -144,7 +144,8 @@ class Listing:
     files: {path relative to the folder: path}, sorted. The rest are relative paths of what was
     left out. links_out: symbolic links out of the folder, links_in: to folders within it, both
     where links are not followed. broken: links to nothing. circles: links to a folder that they
-    lie in. odd: objects of a bucket whose names no file can have.
+    lie in. odd: objects of a bucket whose names no file can have. twice: pairs of names that links
+    give to one file, both of which are listed.
     """
 
     files: dict[str, Place] = field(default_factory=dict)
@@ -153,9 +154,10 @@ class Listing:
     broken: list[str] = field(default_factory=list)
     circles: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
 
     def ordered(self) -> Listing:
-        lists = (self.links_out, self.links_in, self.broken, self.circles, self.odd)
+        lists = (self.links_out, self.links_in, self.broken, self.circles, self.odd, self.twice)
         return Listing(dict(sorted(self.files.items())), *map(sorted, lists))
 
     @property
@@ -168,6 +170,7 @@ class Listing:
             (self.broken, "symbolic links lead nowhere", ""),
             (self.circles, "symbolic links not followed, for they lead back", ""),
             (self.odd, "names left out, for no file can be called so", ""),
+            (self.twice, "files are there under two names, by links", ""),
         )
         return tuple(
             f"{len(names):,} {what}: {some(names)}{way}" for names, what, way in kinds if names
@@ -193,6 +196,7 @@ def list_files(
         return _list_url(root, suffixes)
     inside = os.path.realpath(root)
     found = Listing()
+    names: dict[str, str] = {}  # of files, by where they really lie
     # a folder, those it lies in as they are without links, and how many links led to it
     folders: list[tuple[str, tuple[str, ...], int]] = [("", (inside,), 0)]
     while folders:
@@ -225,6 +229,8 @@ def list_files(
                             folders.append((f"{name}/", (*above, here), linked))
                     elif (suffixes is None or suffix(name) in suffixes) and entry.is_file():
                         found.files[name] = root / name
+                        if names.setdefault(here, name) != name:
+                            found.twice.append(" and ".join(sorted((names[here], name))))
         except OSError as error:
             raise UsageError(f"{root / prefix}: cannot be listed: {error.strerror}") from error
     return found.ordered()

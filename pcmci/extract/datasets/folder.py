@@ -31,6 +31,8 @@ COLUMNS = {
 }
 """What a table is read for, and what else that is called in tables."""
 
+TABLES = frozenset((".csv", ".tsv", ".xlsx", ".xls", ".ods"))
+
 LOOKED_THROUGH = frozenset(("videos", "video", "clips", "films", "movies", "data", "dataset"))
 """Folders that are no class, where they lie alone."""
 
@@ -107,7 +109,7 @@ def _of_row(row: dict[str, str], place: str, files: NamedFiles, seen: dict[str, 
 
 
 def _from_folders(tree: VideoTree) -> Dataset:
-    others = _others_note(tree.others)
+    others = (*_others_note(tree.others), *_tables_note(tree.others))
     if not tree.files:
         raise UsageError(
             "; ".join(
@@ -201,6 +203,17 @@ def _others_note(others: list[str]) -> tuple[str, ...]:
     return (
         f"{len(others):,} files left out, for their names are no videos': {shown}{more}: "
         f"{some(others)}",
+    )
+
+
+def _tables_note(others: list[str]) -> tuple[str, ...]:
+    """Tables that lie where `labels.csv` would, and are not read."""
+    tables = [name for name in others if "/" not in name and suffix(name) in TABLES]
+    if not tables:
+        return ()
+    return (
+        f"{some(tables)}: not read for labels; a table is called {LABELS}, or given with "
+        "--annotations",
     )
 
 

@@ -36,7 +36,9 @@ def label_notes(kind: str, labels: Iterable[str]) -> list[str]:
     notes = []
     for texts in _read_alike(count).values():
         if len(texts) > 1:
-            shown = " and ".join(map(repr, texts))
+            # forms of Unicode look the same
+            form = len({unicodedata.normalize("NFC", text) for text in texts}) < len(texts)
+            shown = " and ".join(map(ascii if form else repr, texts))
             notes.append(f"{kind}: {shown} are {len(texts)} labels with the same text")
     for label in sorted(count):
         if label.casefold() in NO_LABEL:

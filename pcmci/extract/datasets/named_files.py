@@ -88,7 +88,7 @@ class NamedFiles:
                     )
                 if names:
                     if differs:
-                        self._differing.append(f"{path} is {names[0]}")
+                        self._differing.append(_differs(path, names[0]))
                     return names[0]
         if not is_video(path) and suffix(path):
             raise AnnotationError(
@@ -104,6 +104,12 @@ class NamedFiles:
             return self._folded.get(_fold(path), []) if differs else exact
         stems = self._folded_stems.get(_fold(path), []) if differs else [path]
         return [name for stem in stems for name in self._tree.called(stem)]
+
+
+def _differs(path: str, file: str) -> str:
+    if unicodedata.normalize("NFC", path) == unicodedata.normalize("NFC", file):
+        return f"{path!a} is {file!a}"  # they look the same
+    return f"{path} is {file}"
 
 
 def _fold(name: str) -> str:

@@ -24,11 +24,12 @@ def load_vlm(
 ) -> Vlm:
     """The vision-language model: frame embeddings, and text embeddings of the label prompts.
 
-    name: an open_clip model (`ViT-B-16-quickgelu`), `hf-hub:ORG/REPO`, `local-dir:FOLDER`, the
-        path of an open_clip JSON config, or `kitchen`, which comes with the package.
+    name: an open_clip model (`ViT-B-16-quickgelu`), `hf-hub:ORG/REPO`, `local-dir:FOLDER`, a BLIP
+        (`blip-base`, `blip2`, `blip2-queries`), the path of a JSON config of either, or `kitchen`,
+        which comes with the package.
     weights: a pretrained tag (`openai`), a local checkpoint, `random:SEED`, `own` for what
         `kitchen`, `hf-hub:` and `local-dir:` models bring along, or `auto` for what the model's
-        card names.
+        card names; of a BLIP also a Hugging Face folder or hub id.
     frames: L, frames a view.
 
     Raises WeightsError for a name, a tag or a checkpoint that cannot be used, UsageError for a

@@ -39,11 +39,12 @@ class BertTokens:
 
         self.limit = limit
         self.name = name
-        words = _read(vocabulary)
+        pieces = _read(vocabulary)
+        words = {piece: number for number, piece in enumerate(pieces)}
         if lacking := [piece for piece in SPECIAL if piece not in words]:
             raise WeightsError(f"{vocabulary} is none of BERT's: it has no {', '.join(lacking)}")
-        if len(words) > size:
-            raise WeightsError(f"{vocabulary} has {len(words)} words, {name} knows {size}")
+        if len(pieces) > size:
+            raise WeightsError(f"{vocabulary} has {len(pieces)} words, {name} knows {size}")
         self._pad = words[PAD]
         self._pieces = BertWordPieceTokenizer(words, lowercase=True)
 
@@ -65,10 +66,9 @@ class BertTokens:
         return torch.tensor(ids), torch.tensor(mask)
 
 
-def _read(vocabulary: Path) -> dict[str, int]:
-    """Every line's piece with its number."""
+def _read(vocabulary: Path) -> list[str]:
+    """The pieces, whose number is their line. Some are characters that split lines elsewhere."""
     try:
-        lines = vocabulary.read_text(encoding="utf-8").splitlines()
+        return vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeError) as error:
         raise WeightsError(f"vocabulary {vocabulary} cannot be read: {error}") from error
-    return {line.rstrip(): number for number, line in enumerate(lines)}

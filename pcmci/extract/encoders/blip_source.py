@@ -98,7 +98,7 @@ class BlipSource:
         return self.raw["model_type"]
 
     def config(self) -> Any:
-        """Of the library, for `retrieval`, whose towers stand apart. Raises WeightsError."""
+        """The library's. Raises WeightsError for values that it does not take."""
         return self._config(self.raw)
 
     def state(self, found: Checkpoint, weights: str, config: Any) -> State:

@@ -131,11 +131,11 @@ CARDS: tuple[Card, ...] = (
     ),
     Card(
         "video", "videomae-base", "MCG-NJU/videomae-base-finetuned-kinetics", NC, 86_227_200,
-        22.5, 16, "Kinetics-400, its videos without labels",
+        22.5, 16, "Kinetics-400, first without labels",
     ),
     Card(
         "video", "vjepa2-large", "facebook/vjepa2-vitl-fpc64-256", "MIT", 303_885_312, 103.5,
-        16, "videos and images without labels (VideoMix22M)",
+        16, "videos without labels (VideoMix22M)",
     ),
 )  # fmt: skip
 """The models that are known by name; any other of open_clip and timm runs too. Of several cards of

@@ -6,6 +6,7 @@ The library is an extra and takes a second to import, so that it is imported whe
 from __future__ import annotations
 
 import copy
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -125,5 +126,6 @@ def fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], name: str) -
 
 
 def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    """In one line."""
+    said = textwrap.shorten(str(error), 200, placeholder=" ...")
+    return said or type(error).__name__
