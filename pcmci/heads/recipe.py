@@ -18,11 +18,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pcmci.cache.store import Store
 from pcmci.heads.config import ModelConfig, TrainConfig, TransportConfig
 from pcmci.heads.model import ich_is_frozen
+from pcmci.heads.splits import is_shared_out
 
 RUN_FORMAT = 1
 
@@ -38,7 +40,7 @@ class Recipe:
 
     def key(self, store: Store) -> str:
         """The same key means the same run, up to the rounding of another machine."""
-        content = {
+        content: dict[str, Any] = {
             "format": RUN_FORMAT,
             "content_digest": store.content_digest,
             "model": dataclasses.asdict(self.model),
@@ -46,6 +48,9 @@ class Recipe:
             "precision": self.precision,
             "device": self.device,
         }
+        splits, groups = np.array(store.splits), np.array(store.groups)
+        if is_shared_out(splits, groups, store.activity, self.train.validation):
+            content["validation"] = "shared out"  # what was trained before had another split
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def folder_name(self, store: Store) -> str:
