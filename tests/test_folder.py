@@ -160,6 +160,16 @@ def test_a_table_means_the_same_however_it_is_spelled(table, encoding, tmp_path)
     assert not any("drawn" in note for note in dataset.notes)
 
 
+@pytest.mark.parametrize("start", ["sep=\r\n", "sep=\n", 'sep="\n', "sep=;"])
+def test_a_first_line_that_names_no_separator(start, tmp_path):
+    fill(tmp_path, "a.mp4", labels=start + "video,steps\na.mp4,pour\n")
+    if start == "sep=;":  # the header itself
+        with pytest.raises(AnnotationError, match="needs one column 'video'"):
+            parse(tmp_path)
+    else:
+        assert parse(tmp_path).steps.names == ("pour",)
+
+
 def test_columns_that_are_not_read_and_comments_are_named(tmp_path):
     table = (
         "video,split,steps,camera,,\n#x.mp4,test,pour,1,,\ny.mp4,test,pour,1,,\n#z.mp4,test,a,1,,\n"

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pcmci.cache.schema import EncoderSpec, LabelSet, Preprocessing, Sampling, StoreSpec
@@ -20,7 +21,13 @@ SPEC = StoreSpec(
     libraries={"av": "17.0.0", "torch": "2.14.1"},
     videos_sha256="c" * 64,
 )
-STORE = SimpleNamespace(spec=SPEC, content_digest="d" * 64)
+STORE = SimpleNamespace(
+    spec=SPEC,
+    content_digest="d" * 64,
+    splits=("train",) * 20,
+    groups=tuple(f"video{k}" for k in range(20)),
+    activity=np.arange(20) // 10,
+)
 
 
 def recipe(order, **values):
@@ -51,6 +58,14 @@ def test_a_stores_fingerprint():
 def test_a_runs_key_and_folder(made, key, folder):
     assert made.key(STORE) == key
     assert made.folder_name(STORE) == folder
+
+
+def test_a_run_whose_validation_split_is_another_now_has_another_key():
+    """Two videos an activity: rounding a tenth of each alone left none to validate with."""
+    few = SimpleNamespace(**{**vars(STORE), "activity": np.arange(20) // 2})
+    carved, whole = recipe((), validation=0.1), recipe((), validation=0.0)
+    assert carved.key(few) != carved.key(STORE)
+    assert whole.key(few) == whole.key(STORE)
 
 
 def test_a_run_made_before_there_were_heads_is_read():

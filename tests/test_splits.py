@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcmci.errors import UsageError
-from pcmci.heads.training.splits import ROUNDED, training_splits
+from pcmci.heads.training.splits import ROUNDED, is_shared_out, training_splits
 
 
 def names(*parts: tuple[str, int]) -> np.ndarray:
@@ -55,7 +55,9 @@ def test_the_share_holds_for_every_activity() -> None:
 def test_the_share_holds_over_small_activities(classes: int, videos: int, share: float) -> None:
     n = classes * videos
     activity = np.arange(n) % classes
-    carved = training_splits(np.full(n, "train"), own_groups(n), activity, share)
+    arguments = np.full(n, "train"), own_groups(n), activity, share
+    carved = training_splits(*arguments)
+    assert is_shared_out(*arguments), "runs that were made before have another key"
     assert (carved == "val").sum() == round(share * n)
     of_each = [int((carved[activity == label] == "val").sum()) for label in range(classes)]
     assert max(of_each) - min(of_each) <= 1
@@ -83,7 +85,9 @@ def test_a_share_that_rounding_by_activity_gives_is_drawn_as_before() -> None:
     """Runs that were made then are runs of the same split."""
     rng = np.random.default_rng(0)
     activity = np.sort(rng.integers(0, 30, 1200))
-    carved = training_splits(np.full(1200, "train"), own_groups(1200), activity, 0.1)
+    arguments = np.full(1200, "train"), own_groups(1200), activity, 0.1
+    carved = training_splits(*arguments)
+    assert not is_shared_out(*arguments)
     again = np.random.default_rng(0)
     for label in range(30):
         rows = again.permutation(np.flatnonzero(activity == label))

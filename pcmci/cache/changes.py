@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
 import numpy as np
 
@@ -12,6 +13,9 @@ NAMED = 3
 """Videos or labels that a line names."""
 
 ENCODERS = {"vlm": ("--vlm", "--vlm-weights"), "video": ("--video-encoder", "--video-weights")}
+
+VIDEOS = ("videos_sha256", *LABEL_SETS)
+"""Fields of a spec that `changed_videos` speaks of."""
 
 
 def changed_videos(
@@ -35,27 +39,26 @@ def changed_settings(stored: StoreSpec, asked: StoreSpec) -> tuple[list[str], st
     for what, flag in (("frames", "--frames"), ("views", "--views")):
         if getattr(stored.sampling, what) != getattr(asked.sampling, what):
             flags.append(f"{flag} {getattr(stored.sampling, what)}")
+    if stored.sampling.frames != asked.sampling.frames:  # how many tokens follows from that
+        lines = [line for line in lines if not line.split(":")[0].endswith(".tokens")]
     for name, (flag, weights_flag) in ENCODERS.items():
         ours, theirs = getattr(stored, name), getattr(asked, name)
         if any(line.startswith(f"{name}.name:") for line in lines):
             # All the rest of it follows from that.
-            lines = [x for x in lines if not x.startswith(f"{name}.") or x.startswith(f"{name}.n")]
-            flags += [f"{flag} {ours.name}", f"{weights_flag} {ours.weights}"]
+            kept = f"{name}.name:"
+            lines = [x for x in lines if x.startswith(kept) or not x.startswith(f"{name}.")]
+            flags += [f"{flag} {quote(ours.name)}", f"{weights_flag} {quote(ours.weights)}"]
         elif ours.sha256 != theirs.sha256:
             weights = f"the store has {ours.weights!r}, asked for {theirs.weights!r}"
             if ours.weights == theirs.weights:
                 weights = f"{ours.weights!r} are others than those that the store was made with"
             else:
-                flags.append(f"{weights_flag} {ours.weights}")
+                flags.append(f"{weights_flag} {quote(ours.weights)}")
             at = next(k for k, line in enumerate(lines) if line.startswith(f"{name}.sha256:"))
             lines[at] = f"{name}.weights: {weights}"
     if stored.precision != asked.precision:
         flags.append(f"--precision {stored.precision}")
     return lines, " ".join(flags)
-
-
-VIDEOS = ("videos_sha256", *LABEL_SETS)
-"""Fields of a spec that `changed_videos` speaks of."""
 
 
 def _videos(stored: StoreSpec, asked: StoreSpec, table: VideoTable, other: VideoTable) -> list[str]:

@@ -20,6 +20,9 @@ from pcmci.remote.url import Place
 
 SEPARATORS = (",", ";", "\t", "|")
 
+MOST_HEADER = 10_000
+"""Characters of a first line that are looked at; a file that is no table may be one line."""
+
 NEARLY = 0.75
 """Of `difflib`: `spilt` for `split`, `step` for `steps`."""
 
@@ -55,7 +58,8 @@ def read_sheet(
     if text[:4].lower() == "sep=":  # a spreadsheet program's own first line
         line, _, text = text.partition("\n")
         separator, first = line[4:5], 2
-    separator = separator or _separator(text, known)
+    if separator not in SEPARATORS:
+        separator = _separator(text, known)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header: list[str] = []
     rows: list[tuple[str, dict[str, str]]] = []
@@ -98,7 +102,7 @@ def read_sheet(
 def _separator(text: str, known: Mapping[str, tuple[str, ...]]) -> str:
     """The one by which most columns of the header are known."""
     lines = (line for line in text.splitlines() if line.strip() and line.lstrip()[0] != "#")
-    header = next(lines, "")
+    header = next(lines, "")[:MOST_HEADER]
 
     def count(separator: str) -> int:
         cells = next(csv.reader([header], delimiter=separator), [])

@@ -18,12 +18,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pcmci.cache.store import Store
 from pcmci.heads.catalogue import DEFAULT, head_config, head_name
 from pcmci.heads.config import ModelConfig, TrainConfig, order_name
 from pcmci.heads.settings import HeadConfig, recorded
+from pcmci.heads.training.splits import is_shared_out
 
 RUN_FORMAT = 1
 
@@ -61,13 +63,16 @@ class Recipe:
 
     def key(self, store: Store) -> str:
         """The same key means the same run, up to the rounding of another machine."""
-        content = {
+        content: dict[str, Any] = {
             "format": RUN_FORMAT,
             "content_digest": store.content_digest,
             **self._chosen,
             "precision": self.precision,
             "device": self.device,
         }
+        splits, groups = np.array(store.splits), np.array(store.groups)
+        if is_shared_out(splits, groups, store.activity, self.train.validation):
+            content["validation"] = "shared out"  # what was trained before had another split
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def folder_name(self, store: Store) -> str:

@@ -51,6 +51,18 @@ def training_splits(
     return carved
 
 
+def is_shared_out(
+    splits: np.ndarray, groups: np.ndarray, activity: np.ndarray, share: float
+) -> bool:
+    """Whether `training_splits` shares videos out over all activities, where rounding each alone
+    would miss the share. Runs that were made when that was all it did had another split."""
+    train = np.flatnonzero(splits == "train")
+    if share == 0 or (splits == "val").any() or len(set(groups[train])) < len(train):
+        return False
+    sizes = np.unique(activity[train], return_counts=True)[1]
+    return _is_off(_rounded(sizes, share), sizes, share)
+
+
 def _whole_groups(
     rows: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator
 ) -> np.ndarray:
@@ -66,11 +78,21 @@ def _stratified(
     labels = np.unique(activity)
     drawn = [rng.permutation(rows[activity == label]) for label in labels]
     sizes = np.array([len(of_label) for of_label in drawn], dtype=int)
-    counts = np.array([round(share * size) for size in sizes.tolist()], dtype=int)
-    if abs(counts.sum() - share * len(rows)) > ROUNDED * share * len(rows):
+    counts = _rounded(sizes, share)
+    if _is_off(counts, sizes, share):
         counts = _shared_out(sizes, share, rng)
     chosen = [of_label[:count] for of_label, count in zip(drawn, counts, strict=True)]
     return np.sort(np.concatenate([rows[:0], *chosen]))
+
+
+def _rounded(sizes: np.ndarray, share: float) -> np.ndarray:
+    return np.array([round(share * size) for size in sizes.tolist()], dtype=int)
+
+
+def _is_off(counts: np.ndarray, sizes: np.ndarray, share: float) -> bool:
+    """Whether counts, each rounded by itself, miss the share of all."""
+    wanted = share * int(sizes.sum())
+    return bool(abs(int(counts.sum()) - wanted) > ROUNDED * wanted)
 
 
 def _shared_out(sizes: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
