@@ -403,11 +403,11 @@ def test_workers_come_and_go(dataset, config, whole, tmp_path, monkeypatch):
         while client.scheduler_info(n_workers=-1)["workers"]:
             time.sleep(0.05)
 
-        def say(extraction, line):
+        def say(line):
             if line.startswith("no worker is there"):
                 client.cluster.scale(1)
 
-        monkeypatch.setattr(ClusterExtraction, "_say", say)
+        monkeypatch.setattr("pcmci.extract.distributed.sayer", lambda progress: say)
         take, taken = Intake.take, []
 
         def take_and_scale(intake, row, vlm, video):

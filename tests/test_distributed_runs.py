@@ -51,7 +51,7 @@ def cluster(workers, *plugins, environment=None):
 def sweep(store, out, trainers=None, **options):
     ablator = Ablator(
         store, ORDERS, 2, out=out / "runs", workers=None if trainers else 1, progress=False,
-        values=QUICK, trainers=trainers, **options,
+        values=QUICK, trainers=trainers and [trainers], **options,
     )  # fmt: skip
     return ablator.run((0.5,), out / "ablations", resamples=0)
 

@@ -144,7 +144,8 @@ def test_another_content_is_another_store(pcmci, table, tokens, tmp_path):
     np.save(source / "a__x.npy", tokens["a__x"] + 1)
     answer = imported(pcmci, table, source, out)
     assert answer.code == 2
-    assert "video.sha256" in answer.err
+    assert "video.weights" in answer.err
+    assert "of other files" in answer.err
 
 
 def test_names_may_have_more_than_the_id(pcmci, table, tokens, tmp_path):

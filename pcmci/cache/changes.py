@@ -47,12 +47,15 @@ def changed_settings(stored: StoreSpec, asked: StoreSpec) -> tuple[list[str], st
             # All the rest of it follows from that.
             kept = f"{name}.name:"
             lines = [x for x in lines if x.startswith(kept) or not x.startswith(f"{name}.")]
-            flags += [f"{flag} {quote(ours.name)}", f"{weights_flag} {quote(ours.weights)}"]
+            if not ours.is_imported:  # `pcmci import` has no such flags
+                flags += [f"{flag} {quote(ours.name)}", f"{weights_flag} {quote(ours.weights)}"]
         elif ours.sha256 != theirs.sha256:
             weights = f"the store has {ours.weights!r}, asked for {theirs.weights!r}"
-            if ours.weights == theirs.weights:
+            if ours.is_imported and ours.weights == theirs.weights:
+                weights = f"{ours.weights!r}, of other files, or read by another --key"
+            elif ours.weights == theirs.weights:
                 weights = f"{ours.weights!r} are others than those that the store was made with"
-            else:
+            elif not ours.is_imported:
                 flags.append(f"{weights_flag} {quote(ours.weights)}")
             at = next(k for k, line in enumerate(lines) if line.startswith(f"{name}.sha256:"))
             lines[at] = f"{name}.weights: {weights}"

@@ -9,6 +9,12 @@ from typing import TypeVar
 
 from pcmci.remote.url import Place, Url
 
+JOURNAL = ".journal"
+"""What a writer has put and not yet counted as done."""
+
+SPEED = ".speed.json"
+"""How long it took to fill the store (`pcmci.extract.speed`)."""
+
 AnyPlace = TypeVar("AnyPlace", Path, Url)
 
 
@@ -28,3 +34,9 @@ def nearby(store: Place, suffix: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(str(store).encode()).hexdigest()[:16]
     return cache / "pcmci" / digest / f"{store.name}{suffix}"
+
+
+def forget(store: Place) -> None:
+    """Delete what goes with a store that another takes the place of: it is not true of that one."""
+    for suffix in (JOURNAL, SPEED):
+        nearby(store, suffix).unlink(missing_ok=True)

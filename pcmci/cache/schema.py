@@ -27,6 +27,9 @@ FAIL = "fail"
 NO_VLM = "none"
 """The name of the VLM in a store of imported features that has no such half."""
 
+IMPORTED = "imported"
+"""Stands for how frames were resized, where nobody here knows it."""
+
 LABEL_SETS = ("activity", "steps")
 """`activity`: one label a video. `steps`: several labels a video."""
 
@@ -135,6 +138,11 @@ class EncoderSpec:
     preprocessing: Preprocessing
     parameters: int
     labels_seen: tuple[str, ...] = since(2, ())
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether its features were made elsewhere (`pcmci import`): nothing here makes them."""
+        return self.preprocessing.interpolation == IMPORTED
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from pcmci.cache.disk import delete, sync_to_disk, writing
 from pcmci.cache.formats.choose import check_exists, exists, file_format, open_chunks
 from pcmci.cache.formats.layout import ChunkError, Chunks, Layout
 from pcmci.cache.lazy import lazy_array
-from pcmci.cache.nearby import beside, nearby
+from pcmci.cache.nearby import beside, forget
 from pcmci.cache.replaced import replaced_frames
 from pcmci.cache.schema import FAIL, FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writing.one_writer import writer_lock
@@ -389,7 +389,7 @@ def building(
             _check_free(path, overwrite)
             if not overwrite:
                 ObjectChunks(path).check_ours(layouts)
-            nearby(path, ".journal").unlink(missing_ok=True)
+            forget(path)
             with building_objects(path, layouts, lock.check) as objects:
                 yield objects
         return
@@ -407,7 +407,7 @@ def building(
                 yield chunks
                 chunks.sync()
             with writing(path):
-                nearby(path, ".journal").unlink(missing_ok=True)
+                forget(path)
                 if path.is_dir():  # no rename replaces a folder that holds something
                     path.rename(old)
                 new.replace(path)

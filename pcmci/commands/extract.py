@@ -154,6 +154,11 @@ def _stores(first: Place, settings: dict[str, Any]) -> dict[Place, ExtractConfig
             own["video_weights"] = weights[k if len(weights) > 1 else 0]
         slug = re.sub(r"[^\w.@-]", "-", Path(name).stem if name.endswith(".json") else name)
         store = first if k == 0 else first.with_name(f"{first.stem}_{slug}{first.suffix}")
+        if store in stores:
+            raise UsageError(
+                f"--video-encoder {settings['video_encoder']}: two would fill {store}; call their "
+                "config files differently"
+            )
         stores[store] = ExtractConfig(**own)
     return stores
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,6 +99,7 @@ def import_(
 
     Example: pcmci import --dataset coin --name s3d --videos-from s3d.h5 --vlm-from clip.zarr
     """
+    from pcmci.cache.schema import NO_VLM
     from pcmci.extract.datasets import load_records
     from pcmci.extract.datasets.files import VideoTree
     from pcmci.extract.imported.files import LAYOUTS, POOLS, FeatureFiles, is_features
@@ -120,13 +122,14 @@ def import_(
     target = place(out or f"features/{dataset}_{name}.zarr")
     with contextlib.ExitStack() as opening:
         other: Any = None
-        if vlm_from is not None and (vlm_from / "zarr.json").is_file():
+        if vlm_from is not None and _is_store(vlm_from):
             from pcmci.cache.store import open_store
 
             other = opening.enter_context(open_store(vlm_from))
         elif vlm_from is not None:
             of_vlm = FeatureFiles.under(vlm_from, key)
             other = Half(of_vlm, vlm or "vlm", words, vlm_layout, pattern, pool)
+        has_vlm = other is not None and (isinstance(other, Half) or other.spec.vlm.name != NO_VLM)
         summary = import_features(
             found, target, half, frames, vlm=other, text=_text(text, vlm, vlm_weights),
             overwrite=overwrite, progress=not as_json,
@@ -147,8 +150,18 @@ def import_(
     if summary.strangers:
         print(f"files of no video: {summary.strangers}")
     print(f"{target}: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}")
-    heads = "--head linear" if vlm_from is None else "--order ich,ici,ivc"
+    heads = "--order ich,ici,ivc" if has_vlm else "--head linear"
     print(f"next: pcmci train-heads --features {shlex.quote(str(target))} {heads}")
+
+
+def _is_store(path: Path) -> bool:
+    """Whether it is a store of ours; an .h5 may be one of features too, a dataset a video."""
+    if path.suffix in (".h5", ".hdf5") and path.is_file():
+        import h5py
+
+        with contextlib.suppress(OSError), h5py.File(path, "r") as file:
+            return {"checksums", "reasons", "status"} <= file.keys()
+    return (path / "zarr.json").is_file()
 
 
 def _text(
@@ -177,7 +190,7 @@ def _from_file(file: Path) -> Callable[[str, Sequence[str]], np.ndarray]:
                 return np.asarray(arrays[labels], np.float32)
         except KeyError:
             raise UsageError(f"--text {file}: has no array called {labels}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise UsageError(f"--text {file}: cannot be read: {error}") from None
 
     return embed

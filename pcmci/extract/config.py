@@ -113,6 +113,7 @@ def _whole(text: str) -> str:
     """A name or weights; the path of a file, or of a folder as `local-dir:` has it, absolute."""
     if text.startswith(FOLDER):
         return FOLDER + os.path.abspath(text.removeprefix(FOLDER))
-    if text.endswith(".json") or (Path(text).suffix and Path(text).is_file()):
+    is_folder = os.sep in text and Path(text).is_dir()
+    if text.endswith(".json") or is_folder or (Path(text).suffix and Path(text).is_file()):
         return os.path.abspath(text)
     return text

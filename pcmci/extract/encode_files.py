@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pcmci.cache.schema import StoreSpec
-from pcmci.errors import VideoError, WeightsError
+from pcmci.errors import UsageError, VideoError, WeightsError
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.pair import Encoders, check_same_weights
 from pcmci.extract.video.decoding import Decoder
@@ -39,6 +40,12 @@ def encode_files(
     the spec says. Raises WeightsError where they are not there, and where weights are not those
     that the spec names, by their sha256.
     """
+    imported = [one.name for one in (spec.video, spec.vlm) if one.is_imported]
+    if imported:
+        raise UsageError(
+            f"the features {imported[0]!r} were imported: no encoder here makes them of a video; "
+            "pcmci evaluate scores the videos of the store"
+        )
     given = {
         "--vlm": vlm or spec.vlm.name,
         "--vlm-weights": vlm_weights or spec.vlm.weights,
@@ -46,7 +53,7 @@ def encode_files(
         "--video-weights": video_weights or spec.video.weights,
     }
     for flag, file in given.items():
-        if Path(file).suffix in FILES and not Path(file).exists():
+        if (Path(file).suffix in FILES or os.path.isabs(file)) and not Path(file).exists():
             raise WeightsError(
                 f"{file} is not there, with which the features were made; {flag} names where it "
                 "lies now"

@@ -6,11 +6,9 @@ import json
 import time
 from typing import Any
 
-from pcmci.cache.nearby import nearby
+from pcmci.cache.nearby import SPEED, beside, nearby
 from pcmci.extract.intake import Summary
 from pcmci.remote.url import Place
-
-SUFFIX = ".speed.json"
 
 
 def record(out: Place, summary: Summary, how: str, together: int = 1) -> None:
@@ -25,10 +23,12 @@ def record(out: Place, summary: Summary, how: str, together: int = 1) -> None:
         "waiting": summary.waiting, "together": together, "workers": len(summary.workers),
         "how": how, "ended": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }]  # fmt: skip
-    path = nearby(out, SUFFIX)
+    path = nearby(out, SPEED)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(runs, indent=1) + "\n")
+        new = beside(path, ".new")  # a kill must not leave half a history
+        new.write_text(json.dumps(runs, indent=1) + "\n")
+        new.replace(path)
     except OSError:
         return  # a number for a table: no reason to end an extraction that is done
 
@@ -36,7 +36,7 @@ def record(out: Place, summary: Summary, how: str, together: int = 1) -> None:
 def recorded(out: Place) -> list[dict[str, Any]]:
     """Every extraction that added to a store, the first one first; none where nothing is known."""
     try:
-        found = json.loads(nearby(out, SUFFIX).read_text())
+        found = json.loads(nearby(out, SPEED).read_text())
         return [dict(run) for run in found]
     except (OSError, ValueError, TypeError):
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -216,6 +216,21 @@ def flags() -> dict[str, str]:
 def setting_name(text: str) -> str:
     """`transport.lambda` and `batch-size` as `settings` has them."""
     return text.replace(".", "_").replace("-", "_")
+
+
+def setting(name: str) -> Setting:
+    """The setting of a name that `owners` knows, `mlp_hidden` too, which `settings` has as
+    `hidden`."""
+    known = settings()
+    if name in known:
+        return known[name]
+    owner = owners(name)[0]
+    return head_settings(owner)[name.removeprefix(_prefix(owner))]
+
+
+def overruled(name: str, head: str, names: Iterable[str]) -> bool:
+    """Whether a head's own spelling of a setting is among `names`, which counts before it."""
+    return name in head_settings(head) and _prefix(head) + name in map(setting_name, names)
 
 
 def owners(name: str) -> tuple[str, ...]:

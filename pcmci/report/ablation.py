@@ -281,12 +281,16 @@ def _score_table(rows: Rows, split: str) -> Table:
         chosen = [by_score[score][name]["chosen setting"] for score in choosing]
         cells += [row["settings tried"], ", ".join(chosen)] * with_choice
         body.append(cells)
-    coverage = percent(next(iter(any_row.values()))["coverage"])
+    covered = {row.get("at") or "": percent(row["coverage"]) for row in any_row.values()}
+    if len(set(covered.values())) > 1:
+        each = "; ".join(f"{at} {share} %" for at, share in covered.items())
+    else:
+        each = f"{next(iter(covered.values()))} %"
     damaged = rows.facts.get("replaced", {}).get(split, 0)
     replaced = f", {damaged} of them with replaced frames" if damaged else ""
     truths = {percent(row["truth"]) for row in any_row.values() if row["truth"] is not None}
     truth = f" ODD of the ground truth: {', '.join(sorted(truths))}." if truths else ""
-    caption = f"In percent, on {split}; {coverage} % of its videos have features{replaced}.{truth}"
+    caption = f"In percent, on {split}; {each} of its videos have features{replaced}.{truth}"
     caption += _seen(any_row.values())
     return Table(head, body, caption)
 
@@ -588,13 +592,15 @@ def _lost(rows: Rows) -> Section | None:
     lost = rows.facts["lost videos"]
     if not lost:
         return None
+    columns = ["video", "split", "status", "reason"]
+    columns += ["store"] * any("store" in video for video in lost)
     return Section(
         "Videos without features",
         [f"{len(lost)} videos have no features; where they are scored they count as wrong."],
         [
             Table(
-                ["video", "split", "status", "reason"],
-                [[v["video"], v["split"], v["status"], v["reason"]] for v in lost[:SHOWN_VIDEOS]],
+                columns,
+                [[v.get(name) for name in columns] for v in lost[:SHOWN_VIDEOS]],
                 f"The first {SHOWN_VIDEOS}; all are in sweep.json."
                 if len(lost) > SHOWN_VIDEOS
                 else "",

@@ -41,6 +41,7 @@ def few_parameters(
         return None
     labels = [name for name in SCORES if any(f"{name}/trained parameters" in r for r in results)]
     scores = {(r["variant"], r["score"]): r for r in summary if r["split"] == split}
+    ours = {r["variant"] for r in summary if r.get("ours")}
     head = ["row", "trained"]
     for name in labels:
         head += [f"{name}: numbers", "share (%)", f"{SCORES[name]} (%)"]
@@ -57,7 +58,7 @@ def few_parameters(
                 spread(found) if found else None,
             ]
         if with_paper:
-            order = _paper_row(row)
+            order = _paper_row(row, variant in ours)
             title, share = TUNED_SHARES.get(order, (None, None))
             cells += [title, percent(share), percent(reported_tuned(facts["dataset"], order))]
         body.append(cells)
@@ -79,10 +80,10 @@ def _tune(row: Row) -> str:
     return str(row.get("tune") or "all")
 
 
-def _paper_row(row: Row) -> str:
+def _paper_row(row: Row, is_ours: bool) -> str:
     """The order that stands for the row of the paper with the same content; "" for none, and for a
-    row with settings of ours."""
-    if any(not setting.startswith("tune=") for setting in row["variant"].split(" ")[1:]):
+    row with settings of ours, which its name has or `is_ours` says."""
+    if is_ours or any(not setting.startswith("tune=") for setting in row["variant"].split(" ")[1:]):
         return ""
     if row["order"] == WHOLE and _tune(row) == WITHOUT_VISUAL:
         return "ich,ici"
@@ -113,10 +114,12 @@ def _encoders(facts: Mapping[str, Any]) -> int:
 
 
 def _words(facts: Mapping[str, Any], with_paper: bool) -> list[str]:
-    words = [
-        f"Both encoders are frozen; they have {_encoders(facts) / 1e6:.1f} M numbers, the VLM with "
-        "its text encoder."
-    ]
+    stores = facts.get("stores") or {"": facts}
+    each = ", ".join(
+        f"{_encoders(one) / 1e6:.1f} M numbers" + (f" ({name})" if name else "")
+        for name, one in stores.items()
+    )
+    words = [f"Both encoders are frozen; they have {each}, the VLM with its text encoder."]
     if with_paper:
         sizes = ", ".join(
             f"{percent(share)} % would be {share * MODEL_PARAMETERS / 1e6:.1f} M"

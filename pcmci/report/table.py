@@ -213,7 +213,7 @@ def count(number: float | None) -> str:
 def paper_figure(row: Mapping[str, Any]) -> float | None:
     """What the paper reports for a row's order, or for its encoder where stores are compared;
     nothing for a row with settings of ours."""
-    if row["settings"] or row.get("head", "pcmci") != "pcmci":
+    if row["settings"] or row.get("ours") or row.get("head", "pcmci") != "pcmci":
         return None
     if row.get("at"):
         return reported_encoder(row["dataset"], row["score"], row["order"], row["at"])

@@ -13,7 +13,7 @@ import numpy as np
 from pcmci.cache.contents import DOCUMENTS, array_layouts, documents, read_head
 from pcmci.cache.formats.choose import exists, file_format, open_chunks
 from pcmci.cache.formats.layout import Layout
-from pcmci.cache.nearby import nearby
+from pcmci.cache.nearby import JOURNAL, nearby
 from pcmci.cache.schema import FAIL, FEATURES, StoreSpec
 from pcmci.cache.store import Store, building, open_store
 from pcmci.errors import StoreError
@@ -103,5 +103,5 @@ def _copy(
 def _check_unchanged(store: Store) -> None:
     with Store(store.path) as now:
         same = now.content_digest == store.content_digest
-    if not same or nearby(store.path, ".journal").exists():
+    if not same or nearby(store.path, JOURNAL).exists():
         raise StoreError(f"{store.path} was written to meanwhile: try again")

@@ -14,7 +14,7 @@ import numpy as np
 from pcmci.cache.contents import read_chunk, read_head
 from pcmci.cache.formats.choose import check_exists, open_chunks
 from pcmci.cache.formats.layout import ChunkError, Chunks
-from pcmci.cache.nearby import nearby
+from pcmci.cache.nearby import JOURNAL, nearby
 from pcmci.cache.schema import FEATURES, Status, StoreSpec
 from pcmci.cache.store import check_same
 from pcmci.cache.upkeep.verify import Damage, verify
@@ -86,7 +86,7 @@ def _set_pending(chunks: Chunks, found: list[Damage]) -> list[int]:
 
 def _forget(path: Place, spec: StoreSpec, rows: list[int]) -> None:
     """A journal that says "done" of a row and has no features of it would undo the repair."""
-    file = nearby(path, ".journal")
+    file = nearby(path, JOURNAL)
     if file.exists():
         with contextlib.closing(Journal(file, spec.fingerprint, 0)) as journal:
             for row in rows:

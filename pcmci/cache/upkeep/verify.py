@@ -12,7 +12,7 @@ import numpy as np
 from pcmci.cache.contents import DIFFERS, checksum, read_chunk, read_head
 from pcmci.cache.formats.choose import check_exists, open_chunks
 from pcmci.cache.formats.layout import ChunkError, Chunks
-from pcmci.cache.nearby import beside, nearby
+from pcmci.cache.nearby import JOURNAL, beside, nearby
 from pcmci.cache.schema import FAIL, FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writing.writer import recover
 from pcmci.errors import StoreError
@@ -163,5 +163,5 @@ def _leftovers(chunks: Chunks) -> Iterator[Damage]:
     for suffix in (".new", ".old"):
         if not isinstance(chunks.path, Url) and (path := beside(chunks.path, suffix)).exists():
             yield Damage(str(path), None, "is left from a store that was begun", harmless=True)
-    if (journal := nearby(chunks.path, ".journal")).exists():
+    if (journal := nearby(chunks.path, JOURNAL)).exists():
         yield Damage(str(journal), None, "holds what is not committed yet", harmless=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pcmci.cache.disk import writing
-from pcmci.cache.nearby import beside, nearby
+from pcmci.cache.nearby import JOURNAL, beside, nearby
 from pcmci.cache.writing.lock import StoreLocked, WriterLock
 from pcmci.errors import RemoteError
 from pcmci.remote import objects
@@ -48,7 +48,7 @@ class Lease:
         """Raises StoreLocked naming the owner, also where the server refuses."""
         self._store, self._url = store, beside(store, ".lock")
         self._id, self._lost = uuid.uuid4().hex, ""
-        self._journal = nearby(store, ".journal")
+        self._journal = nearby(store, JOURNAL)
         folder = self._journal.parent
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)

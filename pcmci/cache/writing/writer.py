@@ -22,7 +22,7 @@ from pcmci.cache.contents import (
 )
 from pcmci.cache.formats.choose import check_exists, exists, open_chunks
 from pcmci.cache.formats.layout import ChunkError
-from pcmci.cache.nearby import nearby
+from pcmci.cache.nearby import JOURNAL, nearby
 from pcmci.cache.schema import FAIL, FEATURES, Status
 from pcmci.cache.writing.journal import Journal
 from pcmci.cache.writing.lock import StoreLocked
@@ -68,7 +68,7 @@ class StoreWriter:
             self._chunks = open_chunks(self.path, writable=True)
             opening.callback(self._chunks.close)
             self.spec, self.table = read_head(self._chunks)
-            journal = nearby(self.path, ".journal")
+            journal = nearby(self.path, JOURNAL)
             self._journal = Journal(journal, self.spec.fingerprint, sync_seconds)
             opening.callback(self._journal.close)
             self._chunk_bytes = sum(self._chunks.layout(array).chunk_bytes for array in FEATURES)
@@ -299,7 +299,7 @@ def recover(path: Place) -> None:
 
     Raises StoreError where the store is too damaged for that.
     """
-    if nearby(path, ".journal").exists():
+    if nearby(path, JOURNAL).exists():
         with contextlib.suppress(StoreLocked):
             StoreWriter(path).close()
 

@@ -91,6 +91,9 @@ def load_records(
     if places:
         names = " or ".join(map(str, places))
         raise UsageError(f"no annotations at {names} (--annotations names others)")
+    table = tree.root / folder.LABELS
+    if table.exists():
+        return source.parse(NoVideos(), table, False)
     return source.parse(tree, tree.root, False)
 
 

@@ -129,7 +129,8 @@ def _from_folders(tree: VideoTree) -> Dataset:
         split = split_of(folders.pop(0)) if splits else None
         activity = folders[0] if folders else None
         with complaints.kept():
-            video = new_id(_id(name), str(path), seen)
+            # Its suffix is one that `tree` counts: of a video, or of features of one.
+            video = new_id(_without_suffix(name), str(path), seen)
             if activity:
                 check_label(activity, str(path))
             found.append(Video(video, path, split or "test", activity, ()))
@@ -244,4 +245,8 @@ def _label_set(names: set[str]) -> LabelSet | None:
 
 def _id(name: str) -> str:
     """A path's id: without its suffix, where it has one that is a video's."""
-    return (os.path.splitext(name)[0] if is_video(name) else name).replace("/", "__")
+    return _without_suffix(name) if is_video(name) else name.replace("/", "__")
+
+
+def _without_suffix(name: str) -> str:
+    return os.path.splitext(name)[0].replace("/", "__")

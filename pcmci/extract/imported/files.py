@@ -75,7 +75,7 @@ class FeatureFiles:
     def find(self, video: str, pattern: str) -> str | None:
         """The name of a video's features: `pattern` with its id, anywhere under the folder, or
         its path with slashes for `__`. Raises UsageError where there are two."""
-        wanted = pattern.format(id=video)
+        wanted = pattern.replace("{id}", video)
         named = [
             name
             for name in self._by_last.get(wanted.rpartition("/")[2], ())
@@ -128,7 +128,11 @@ class FeatureFiles:
             where = self.by_name[name]
             sha.update(name.encode() + b"\0")
             if isinstance(where, str):
-                array = self._dataset(where)
+                try:
+                    array = self._dataset(where)
+                except (OSError, KeyError, RuntimeError, ValueError, TypeError):
+                    sha.update(b"unreadable")  # said of its video, by `read`
+                    continue
                 sha.update(repr((array.shape, array.dtype.str)).encode() + array.tobytes())
             else:
                 with where.open("rb") as file:
@@ -149,7 +153,9 @@ def _array(path: Path, key: str | None) -> np.ndarray:
         except pickle.UnpicklingError as error:
             raise VideoError("its file holds more than tensors, and is not executed") from error
         chosen = _one_of(content, key) if isinstance(content, dict) else content
-        return np.asarray(chosen.float().numpy())
+        if not isinstance(chosen, torch.Tensor):
+            raise VideoError(f"its file holds a {type(chosen).__name__}, no tensor")
+        return np.asarray(chosen.detach().float().numpy())
     try:
         content = np.load(path, allow_pickle=False)
     except zipfile.BadZipFile as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,16 @@ import numpy as np
 from tqdm import tqdm
 
 from pcmci.cache.formats.choose import exists
-from pcmci.cache.schema import NO_VLM, EncoderSpec, Preprocessing, Sampling, Status, StoreSpec
+from pcmci.cache.schema import (
+    FAIL,
+    IMPORTED,
+    NO_VLM,
+    EncoderSpec,
+    Preprocessing,
+    Sampling,
+    Status,
+    StoreSpec,
+)
 from pcmci.cache.store import Store, check_same, create_store, open_store
 from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import UsageError, VideoError
@@ -21,7 +31,7 @@ from pcmci.extract.table import video_table
 from pcmci.remote.url import Place
 from pcmci.stopping import StoppedError, stop_signals
 
-NOT_OURS = Preprocessing(0, 0, "imported", (0.0,) * 3, (1.0,) * 3)
+NOT_OURS = Preprocessing(0, 0, IMPORTED, (0.0,) * 3, (1.0,) * 3)
 """Nobody here knows how their frames were made."""
 
 LOOKED_AT = 200
@@ -65,7 +75,7 @@ class _Source:
         there = [name for name in self.found if name is not None]
         if not there:
             some = ", ".join(list(half.files.by_name)[:3])
-            wanted = half.pattern.format(id=dataset.videos[0].id)
+            wanted = half.pattern.replace("{id}", dataset.videos[0].id)
             raise UsageError(
                 f"no file under {half.files.root} is of a video of {dataset.name}: there are "
                 f"{some}, …; expected for example {wanted}; --pattern says how they are named"
@@ -81,7 +91,9 @@ class _Source:
         axis = 1 if self.layout == "TD" else 0
         widths = [shape[axis] for shape in shapes]
         self.width = max(set(widths), key=widths.count)
-        self.digest = half.files.digest(there)
+        # All that a token depends on: the files, and how they are read.
+        read = (half.files.digest(there), self.layout, half.how, half.files.key or "")
+        self.digest = hashlib.sha256("\0".join(read).encode()).hexdigest()
 
     @property
     def spec(self) -> EncoderSpec:
@@ -125,7 +137,8 @@ def import_features(
     other = _Source(vlm, dataset, frames) if isinstance(vlm, Half) else None
     if isinstance(vlm, Store):
         _check_donor(vlm, table.digest(), frames)
-    vlm_spec = vlm.spec.vlm if isinstance(vlm, Store) else other.spec if other else _NOTHING
+    donor = vlm.spec if isinstance(vlm, Store) else None
+    vlm_spec = donor.vlm if donor else other.spec if other else _NOTHING
     spec = StoreSpec(
         dataset=dataset.name,
         activity=dataset.activity,
@@ -133,9 +146,10 @@ def import_features(
         sampling=Sampling(frames, 1),
         vlm=vlm_spec,
         video=source.spec,
-        precision="fp32",
-        libraries={"numpy": np.__version__},
+        precision=donor.precision if donor else "fp32",
+        libraries={**(donor.libraries if donor else {}), "numpy": np.__version__},
         videos_sha256=table.digest(),
+        damaged=donor.damaged if donor else FAIL,
     )
     if overwrite or not exists(out):
         texts = {name: _text(spec, name, vlm, text) for name in spec.label_sets}
@@ -167,7 +181,9 @@ def import_features(
                 continue
             try:
                 half = other.read(row) if other else _half(vlm, row, vlm_spec)
-                writer.put(row, half[None], source.read(row)[None])
+                # Frames that were replaced for the donor are so here, for its half.
+                note = vlm.reasons[row] if isinstance(vlm, Store) else ""
+                writer.put(row, half[None], source.read(row)[None], note)
             except VideoError as error:
                 imported.failures[videos[row].id] = str(error)
                 writer.fail(row, str(error))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -191,7 +192,12 @@ class Ablator:
         store = self.parts[0].store
         spec = store.spec
         counts = store.counts
-        lost = store.listed(*(status for status in Status if status is not Status.DONE))
+        without = [status for status in Status if status is not Status.DONE]
+        lost = [
+            video | ({"store": part.name} if part.name else {})
+            for part in self.parts
+            for video in part.store.listed(*without)
+        ]
         splits = dict.fromkeys(store.splits)
         done = set(store.done_rows.tolist())
         return {
@@ -313,7 +319,10 @@ def _models(
     heads: str | Sequence[str], orders: str | Sequence[tuple[str, ...] | str]
 ) -> tuple[Model, ...]:
     """What `heads` and `orders` ask for together; `none` among the heads is an order."""
-    chosen, without = parse_heads(heads if isinstance(heads, str) else ",".join(heads))
+    asked = heads if isinstance(heads, str) else ",".join(heads)
+    chosen, without = parse_heads(asked)
+    if without and orders == "all" and DEFAULT not in re.split(r"[,\s]+", asked.lower()):
+        return models_of(chosen, ((),))
     if isinstance(orders, str):
         which = parse_orders(orders)
     else:

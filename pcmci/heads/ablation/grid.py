@@ -13,8 +13,8 @@ from pcmci.heads.catalogue import (
     check_head,
     configure,
     owners,
+    setting,
     setting_name,
-    settings,
 )
 from pcmci.heads.config import ORDERS, TrainConfig, parse_order
 
@@ -128,10 +128,8 @@ def parse_grid(texts: Sequence[str]) -> Grid:
         key = setting_name(name.strip())
         if key in grid:
             raise UsageError(f"--grid {text!r}: {key} is there twice; give all its values at once")
-        known = settings()
-        if key not in known:
-            owners(key)  # says so, with the nearest known one
-        grid[key] = tuple(_value(known[key][1], text, part.strip()) for part in values.split(","))
+        entry = setting(key)[1]  # says so of an unknown one, with the nearest known one
+        grid[key] = tuple(_value(entry, text, part.strip()) for part in values.split(","))
     return check_grid(grid)
 
 
@@ -147,19 +145,23 @@ def check_grid(grid: Grid) -> Grid:
         if not values or len(set(values)) != len(values):
             raise UsageError(f"--grid {key}: {'a value is repeated' if values else 'no values'}")
         head = next(iter(owners(key)), DEFAULT)
-        for value in values:
-            configure((), (), {key: value}, head)
+        made = {configure((), (), {key: value}, head) for value in values}
+        if len(made) < len(values):
+            raise UsageError(f"--grid {key}: a value is repeated in another spelling")
     return grid
 
 
 def is_tried(name: str) -> bool:
     """Whether a setting says how a run is trained (its values are tried, and validation chooses),
     and not what is trained (each value is a row of its own in the tables)."""
-    return settings()[name][0] is TrainConfig
+    return setting(name)[0] is TrainConfig
 
 
-def matters(name: str, order: tuple[str, ...], head: str = DEFAULT) -> bool:
+def matters(
+    name: str, order: tuple[str, ...], head: str = DEFAULT, *, order_bias: bool = False
+) -> bool:
     """Whether a setting can change anything in a head, with an order of stages where it has such.
+    order_bias: whether ici looks at the VLM's posteriors, which the temperature is of.
 
     Raises UsageError for an unknown one.
     """
@@ -167,6 +169,9 @@ def matters(name: str, order: tuple[str, ...], head: str = DEFAULT) -> bool:
     if owning and head not in owning:
         return False
     if head != DEFAULT:  # whatever stages it has, no order says so
+        return True
+    name = name.removeprefix(f"{DEFAULT}_")
+    if order_bias and name == "transport_temperature" and "ici" in order:
         return True
     for beginning, stages in MATTERS_WITH.items():
         if name.startswith(beginning):

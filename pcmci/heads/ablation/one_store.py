@@ -258,6 +258,8 @@ class StoreSweep:
         if self.on.type == "cpu":
             return 1
         needed = max(bytes_of_a_run(self.store, recipe, labels) for labels in self.sweep.labels)
+        if not needed:  # nothing is trained
+            return 1
         return int(STACK_SHARE * self._free() / (self.workers or 1) / needed)
 
     def _feature_memory(self) -> int | None:

@@ -59,6 +59,8 @@ def seconds_of_a_step(
     """Of one step of a stack of runs. labels: `activity` or `steps`."""
     size = recipes[0].train.batch_size
     models = [_model(store, recipe, labels) for recipe in recipes]
+    if not any(model.trained_parameters() for model in models):
+        return 0.0
     features = _MadeUpFeatures(store, labels, _wants_weights(recipes[0]), device)
     targets = _targets(store, labels, size, device)
     configs = [dataclasses.replace(recipe.train, epochs=1) for recipe in recipes]

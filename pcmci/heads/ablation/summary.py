@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pcmci.heads.ablation.outcomes import Kept, Outcome, Row, labels_seen, number, predictions_of
-from pcmci.heads.ablation.sweep import Settings, Sweep, Variant, shown
+from pcmci.heads.ablation.sweep import Settings, Sweep, Trial, Variant, shown
 from pcmci.heads.catalogue import shown_name
+from pcmci.heads.config import ModelConfig
 from pcmci.heads.scoring.bootstrap import SCORES, differences
 from pcmci.heads.scoring.scores import Scores, why_undefined
 
@@ -27,6 +29,7 @@ def summary(
         for labels in kept
         for name, found in _differences(sweep, kept[labels], labels, resamples, progress).items()
     }
+    ours = {trial.variant: _is_ours(trial) for trial in sweep.trials}
     for name, (labels, _) in SCORES.items():
         if labels not in kept:
             continue
@@ -46,6 +49,7 @@ def summary(
                     "order": variant.order_name,
                     "at": variant.store,
                     "settings": shown(variant.settings),
+                    "ours": ours.get(variant, False),
                     "score": name,
                     "split": split,
                     "reference": variant == sweep.reference,
@@ -98,3 +102,12 @@ def _differences(
     }
     scores = [name for name, (of, _) in SCORES.items() if of == labels]
     return differences(predictions, sweep.reference.name, resamples, progress, scores)
+
+
+def _is_ours(trial: Trial) -> bool:
+    """Whether a row of the paper's head has settings that are not the paper's; which parts are
+    tuned is a row of its own there too."""
+    model = trial.recipe.model
+    if not isinstance(model, ModelConfig):
+        return False
+    return dataclasses.replace(model, tune="all") != ModelConfig(order=trial.variant.order)

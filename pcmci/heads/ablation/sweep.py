@@ -16,7 +16,7 @@ from typing import Any
 from pcmci.cache.store import Store
 from pcmci.errors import UsageError
 from pcmci.heads.ablation.grid import Grid, check_seeds, is_tried, matters
-from pcmci.heads.catalogue import DEFAULT, check_owned, configure, owners, setting_name
+from pcmci.heads.catalogue import DEFAULT, check_owned, configure, overruled, owners, setting_name
 from pcmci.heads.config import order_name
 from pcmci.heads.training.recipe import Recipe
 
@@ -141,7 +141,9 @@ def plan_sweep(
     trials = []
     for head, order in models:
         own = {name: value for name, value in values.items() if head in (owners(name) or (head,))}
-        for settings in _different(head, order, of_heads):
+        mine = {n: v for n, v in of_heads.items() if not overruled(n, head, {**values, **grid})}
+        biased = bool(own.get("order_bias")) or True in grid.get("order_bias", ())
+        for settings in _different(head, order, mine, biased):
             for choice in _combinations(tried):
                 for seed in seeds:
                     chosen = {**own, **dict(settings), **dict(choice), "seed": seed}
@@ -181,8 +183,12 @@ def _combinations(grid: Grid) -> list[Settings]:
     return [tuple(zip(grid, chosen, strict=True)) for chosen in product(*grid.values())]
 
 
-def _different(head: str, order: tuple[str, ...], grid: Grid) -> list[Settings]:
+def _different(head: str, order: tuple[str, ...], grid: Grid, biased: bool) -> list[Settings]:
     """The combinations that matter for a model: without ich, no lambda makes a difference."""
     return _combinations(
-        {name: chosen for name, chosen in grid.items() if matters(name, order, head)}
+        {
+            name: chosen
+            for name, chosen in grid.items()
+            if matters(name, order, head, order_bias=biased)
+        }
     )

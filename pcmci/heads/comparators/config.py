@@ -112,7 +112,8 @@ class ExpertsConfig(HeadConfig):
     self_attention: bool = same(ModelConfig, "self_attention")
 
     def __post_init__(self) -> None:
-        parse_experts(self.experts_of)
+        # One spelling, for equal settings are one run.
+        object.__setattr__(self, "experts_of", ",".join(parse_experts(self.experts_of)))
         check_kinds(self)
         check_positive(self, "relations", "decoder_heads", "feedforward")
         check_share(self, "dropout")

@@ -1,7 +1,8 @@
 """Entropic optimal transport between label texts and frames, batched over videos.
 
 ICH, lines 7 to 9 of the paper's Algorithm 1: the similarity S, the plan P*, and the refined
-weights S~ = f(S, P*). POT solves (`ot.solve_batch`, Sinkhorn in the log domain).
+weights S~ = f(S, P*). POT solves (`ot.solve_batch`, Sinkhorn, in the log domain where λ or the
+temperature is small).
 """
 
 from __future__ import annotations
