@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import small_store
 
 from pcmci.cache.store import open_store
 from pcmci.errors import UsageError
+from pcmci.heads.ablation.ablate import _models
 from pcmci.heads.ablation.grid import (
     MATTERS_WITH,
     PAPER_ORDERS,
@@ -19,8 +21,11 @@ from pcmci.heads.ablation.grid import (
     parse_orders,
     parse_seeds,
 )
-from pcmci.heads.catalogue import settings
+from pcmci.heads.ablation.probe import bytes_of_a_run, seconds_of_a_step
+from pcmci.heads.ablation.sweep import models_of, plan_sweep
+from pcmci.heads.catalogue import configure, settings
 from pcmci.heads.config import ORDERS, TrainConfig, order_name
+from pcmci.heads.training.recipe import Recipe
 from pcmci.heads.training.run import train_heads
 
 
@@ -151,3 +156,52 @@ def test_what_matters_is_known_by_its_stages():
             for name in named:
                 assert matters(name, order) == bool(set(order) & set(stages))
     assert all(matters("dropout", order) for order in ORDERS)
+
+
+def planned(heads, orders, grid, **values):
+    return plan_sweep(
+        models_of(heads, orders), (0,), parse_grid(grid), ("activity",), values, reference=None,
+        precision="fp32", device="cpu", has_validation=True,
+    ).trials  # fmt: skip
+
+
+def test_a_row_says_what_was_trained_where_a_head_has_its_own_value():
+    """Its own spelling counts before the common one, as a flag and in a grid."""
+    trials = planned(("pcmci", "mlp"), ((),), ["dropout=0,0.5"], mlp_dropout=0.3)
+    found = [(t.variant.name, t.recipe.model.dropout) for t in trials]
+    assert found == [("none dropout=0.0", 0.0), ("none dropout=0.5", 0.5), ("mlp", 0.3)]
+
+
+def test_a_heads_own_spelling_is_one_of_a_grid():
+    trials = planned(("mlp",), (), ["mlp.hidden=8,16"])
+    assert [trial.recipe.model.hidden for trial in trials] == [8, 16]
+    assert not is_tried("mlp_hidden")
+
+
+@pytest.mark.parametrize(("bias", "rows"), [(False, 1), (True, 2)])
+def test_the_temperature_matters_wherever_posteriors_are_looked_at(bias, rows):
+    grid = ["transport.temperature=0.01,0.05"]
+    assert len(planned(("pcmci",), (("ici",),), grid, order_bias=bias)) == rows
+
+
+def test_none_among_the_heads_is_one_order():
+    assert len(_models("none,mlp", "all")) == 2
+    assert len(_models("none,mlp", "ich")) == 3
+    assert len(_models("pcmci,none", "all")) == len(ORDERS)
+
+
+def test_one_value_in_two_spellings_is_refused():
+    with pytest.raises(UsageError, match="repeated in another spelling"):
+        parse_grid(["tune=text/classifier,classifier/text"])
+
+
+def test_the_same_experts_are_one_run_however_they_are_spelled():
+    spelled = [configure((), (), {"experts_of": text}, "experts") for text in ("v,vc", "v/vc")]
+    assert spelled[0] == spelled[1]
+
+
+def test_a_head_that_trains_nothing_can_be_planned(tmp_path):
+    recipe = Recipe(*configure((), ("activity",), {}, "zero-shot"), "fp32", "cpu")
+    with open_store(small_store(tmp_path / "store.h5")) as store:
+        assert seconds_of_a_step(store, [recipe], "activity", torch.device("cpu")) == 0
+        assert bytes_of_a_run(store, recipe, "activity") == 0

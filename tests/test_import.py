@@ -242,3 +242,77 @@ def test_store_export_by_its_command(pcmci, tmp_path):
     answer = pcmci("store", "export", str(path), str(tmp_path / "out"))
     assert answer.code == 2
     assert "is not empty" in answer.err
+
+
+@pytest.mark.parametrize("options", [["--pool", "mean"], ["--layout", "DT"], ["--key", "other"]])
+def test_read_in_another_way_is_another_store(pcmci, table, tmp_path, options):
+    """Square, so that either layout could be meant; both arrays are there."""
+    rng = np.random.default_rng(1)
+    (tmp_path / "features").mkdir()
+    for name in LENGTHS:
+        arrays = {key: rng.standard_normal((9, 9), dtype=np.float32) for key in ("rgb", "other")}
+        np.savez(tmp_path / "features" / f"{name}.npz", **arrays)
+    source, out = tmp_path / "features", tmp_path / "store.zarr"
+    assert imported(pcmci, table, source, out, "--layout", "TD", "--key", "rgb").code == 0
+    answer = imported(pcmci, table, source, out, "--layout", "TD", "--key", "rgb", *options)
+    assert answer.code == 2
+    assert "made with other settings" in answer.err
+    assert "--video-weights" not in answer.err  # which import does not have
+
+
+@pytest.mark.parametrize("how", ["class folders", "a table beside them"])
+def test_a_folder_of_features_names_its_own_videos(pcmci, table, tokens, tmp_path, how):
+    source = write("tree", tmp_path / "features", tokens)
+    if how == "a table beside them":
+        table.replace(source / "labels.csv")
+    out = tmp_path / "store.zarr"
+    answer = pcmci(
+        "import", "--dataset", "folder", "--name", "i3d", "--videos-from", str(source),
+        "--out", str(out), "--frames", "8",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    with open_store(out) as store:
+        assert set(LENGTHS) <= set(store.ids)
+        assert len(store.done_rows) == len(LENGTHS)
+
+
+@pytest.mark.parametrize("content", [["no tensor"], [torch.zeros(9, D)]])
+def test_a_file_of_something_else_fails_alone(pcmci, table, tokens, tmp_path, content):
+    source = write("pt", tmp_path / "features", tokens)
+    torch.save(content, source / "a__x.pt")
+    answer = imported(pcmci, table, source, tmp_path / "store.zarr")
+    assert answer.code == 0
+    assert "failed: a__x: its file holds a list, no tensor" in answer.out
+
+
+def test_braces_in_a_pattern_are_themselves(pcmci, table, tokens, tmp_path):
+    tokens = {f"{name}{{cam}}": array for name, array in tokens.items()}
+    source = write("npy", tmp_path / "features", tokens)
+    answer = imported(pcmci, table, source, tmp_path / "s.zarr", "--pattern", "{id}{cam}")
+    assert answer.code == 0, answer.err
+
+
+def test_a_damaged_array_among_many_fails_alone(pcmci, table, tokens, tmp_path):
+    path = tmp_path / "all.h5"
+    with h5py.File(path, "w") as file:
+        for name, array in tokens.items():
+            file.create_dataset(name, data=array, compression="gzip")
+        where = file["b__z"].id.get_chunk_info(0)
+    with path.open("r+b") as raw:
+        raw.seek(where.byte_offset)
+        raw.write(b"\xff" * where.size)
+    answer = imported(pcmci, table, path, tmp_path / "s.zarr")
+    assert answer.code == 0, answer.err
+    assert "failed: b__z: its features cannot be read" in answer.out
+
+
+def test_what_was_measured_of_a_store_goes_with_it(pcmci, table, tokens, tmp_path):
+    source = write("npy", tmp_path / "features", tokens)
+    out = tmp_path / "store.zarr"
+    assert imported(pcmci, table, source, out).code == 0
+    speed = tmp_path / "store.zarr.speed.json"
+    speed.write_text("[]")
+    assert imported(pcmci, table, source, out).code == 0
+    assert speed.exists()
+    assert imported(pcmci, table, source, out, "--overwrite").code == 0
+    assert not speed.exists()

@@ -203,6 +203,7 @@ def test_the_command_names_the_stores_and_the_next_step(
     [
         (["--video-encoder", "kitchen,kitchen"], "one is there twice"),
         (["--video-encoder", "a,b,c", "--video-weights", "x,y"], "2 for 3 video encoders"),
+        (["--video-encoder", "kitchen,a/config.json,b/config.json"], "two would fill"),
     ],
 )
 def test_what_cannot_be_meant(pcmci, tiny_videos, options, says):
