@@ -316,3 +316,13 @@ def test_what_was_measured_of_a_store_goes_with_it(pcmci, table, tokens, tmp_pat
     assert speed.exists()
     assert imported(pcmci, table, source, out, "--overwrite").code == 0
     assert not speed.exists()
+
+
+def test_one_video_more_is_said_by_its_name(pcmci, table, tokens, tmp_path):
+    source, out = write("npy", tmp_path / "features", tokens), tmp_path / "store.zarr"
+    assert imported(pcmci, table, source, out).code == 0
+    with table.open("a", newline="") as file:
+        csv.writer(file).writerow(["a/new.mp4", "train", "tea", "pour"])
+    answer = imported(pcmci, table, source, out)
+    assert answer.code == 2
+    assert "1 video more, 0 fewer: a__new" in answer.err

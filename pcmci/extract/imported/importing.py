@@ -156,7 +156,7 @@ def import_features(
         create_store(out, spec, table, texts, overwrite=overwrite)
     else:
         with open_store(out) as store:
-            check_same(out, store.spec, spec)
+            check_same(out, store.spec, spec, (store.table, table))
     imported = Imported(
         layouts={source.half.name: source.layout}
         | ({other.half.name: other.layout} if other else {}),
