@@ -22,6 +22,7 @@ from pcmci.heads.ablation.grid import (
     parse_seeds,
 )
 from pcmci.heads.ablation.probe import bytes_of_a_run, seconds_of_a_step
+from pcmci.heads.ablation.summary import _is_ours
 from pcmci.heads.ablation.sweep import models_of, plan_sweep
 from pcmci.heads.catalogue import configure, settings
 from pcmci.heads.config import ORDERS, TrainConfig, order_name
@@ -170,6 +171,14 @@ def test_a_row_says_what_was_trained_where_a_head_has_its_own_value():
     trials = planned(("pcmci", "mlp"), ((),), ["dropout=0,0.5"], mlp_dropout=0.3)
     found = [(t.variant.name, t.recipe.model.dropout) for t in trials]
     assert found == [("none dropout=0.0", 0.0), ("none dropout=0.5", 0.5), ("mlp", 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("values", "ours"), [({}, False), ({"tune": "text"}, False), ({"centre": 1.0}, True)]
+)
+def test_a_flag_of_ours_makes_a_row_ours(values, ours):
+    (trial,) = planned(("pcmci",), (("ich", "ici"),), [], **values)
+    assert _is_ours(trial) == ours
 
 
 def test_a_heads_own_spelling_is_one_of_a_grid():

@@ -20,7 +20,7 @@ from pcmci.heads.ablation.ablate import ablate
 from pcmci.heads.ablation.grid import PAPER_ORDERS
 from pcmci.report.ablation import ablation_page, read_rows, write_report
 from pcmci.report.paper import REPORTED, reported
-from pcmci.report.table import ablation_table, percent, score_table, show, spread
+from pcmci.report.table import ablation_table, paper_figure, percent, score_table, show, spread
 
 NASTY = "<script>document.title='hurt'</script>"
 FIGURES = ("scores", "odd", "coprediction", "classes", "reliability", "training")
@@ -42,8 +42,7 @@ def folder(tmp_path_factory):
         found = ablate(
             store, "none; ich; ich,ici,ivc; ivc,ich", 2, grid={"lr": (1e-2, 1e30)},
             tau=(0.3, 0.5, 0.6, 0.7), out=here / "runs", results=here, resamples=30, workers=1,
-            progress=False, validation=0.25, clip=1e30, epochs=4, relations=4, decoder_heads=4,
-            feedforward=24,
+            progress=False, validation=0.25, clip=1e30, epochs=4,
         )  # fmt: skip
     write_report(found.path)
     moved = tmp_path_factory.mktemp("moved") / "rows"
@@ -121,6 +120,13 @@ def test_what_it_says_is_what_the_rows_say(folder, page):
         assert f'<td class="best">{spread(best)}' in page
     assert "97.46" in text  # the paper's own, for the whole model
     assert "landmark" in text
+
+
+def test_the_papers_figure_stands_beside_its_own_settings_alone(folder):
+    whole = [row for row in read_rows(folder).summary if row["order"] == "ich,ici,ivc"]
+    row = next(row for row in whole if (row["score"], row["split"]) == ("Acc", "test"))
+    assert paper_figure(row) == pytest.approx(0.9746)
+    assert paper_figure({**row, "ours": True}) is None
 
 
 def test_failures_and_lost_videos_are_shown(folder, page):
