@@ -195,6 +195,7 @@ def test_the_temperature_matters_wherever_posteriors_are_looked_at(bias, rows):
 
 def test_none_among_the_heads_is_one_order():
     assert len(_models("none,mlp", "all")) == 2
+    assert len(_models("none,mlp", ORDERS)) == 2  # as the command has read them
     assert len(_models("none,mlp", "ich")) == 3
     assert len(_models("pcmci,none", "all")) == len(ORDERS)
 

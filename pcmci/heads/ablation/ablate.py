@@ -29,7 +29,7 @@ from pcmci.heads.ablation.results import Results, collect, write_facts
 from pcmci.heads.ablation.stores import store_names
 from pcmci.heads.ablation.sweep import Model, Trial, models_of
 from pcmci.heads.catalogue import DEFAULT, HEADS, setting_name
-from pcmci.heads.config import STAGES, parse_labels, parse_order
+from pcmci.heads.config import ORDERS, STAGES, parse_labels, parse_order
 from pcmci.heads.scoring.metrics import TAU
 from pcmci.heads.training.recipe import commit, file_name
 from pcmci.heads.training.run import check_labels, check_name, check_text
@@ -321,14 +321,14 @@ def _models(
     """What `heads` and `orders` ask for together; `none` among the heads is an order."""
     asked = heads if isinstance(heads, str) else ",".join(heads)
     chosen, without = parse_heads(asked)
-    if without and orders == "all" and DEFAULT not in re.split(r"[,\s]+", asked.lower()):
-        return models_of(chosen, ((),))
     if isinstance(orders, str):
         which = parse_orders(orders)
     else:
         which = check_orders(
             tuple(parse_order(o) if isinstance(o, str) else tuple(o) for o in orders)
         )
+    if without and which == ORDERS and DEFAULT not in re.split(r"[,\s]+", asked.lower()):
+        which = ((),)  # `all` is the default, and here nobody asked for stages
     return models_of(chosen, ((), *which) if without and () not in which else which)
 
 
