@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ def loss_function(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """Frozen embeddings of a batch of videos to one logit a label.
 
     Made as `Head(config, text, video_width)` from its own settings, the embeddings of the label
@@ -72,13 +73,14 @@ class Head(nn.Module):
         vlm: V^P [B, L, D]. video: V [B, Lv, Dv]. weights: S~ [B, N, L] of the frozen embeddings,
         where the settings' `frozen_transport` asks for them. draws: see `draw`.
         """
-        raise NotImplementedError
+        return self.answer(self.opinions(vlm, video, weights, draws))
 
+    @abstractmethod
     def opinions(
         self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
-        """What `loss` looks at, where that is more than the logits: [B, …]."""
-        return self(vlm, video, weights, draws)
+        """What `loss` looks at: the logits [B, N], or more than those, [B, …]. The arguments are
+        those of `forward`, which most heads have nothing to add to."""
 
     def loss(self, opinions: Tensor, target: Tensor) -> Tensor:
         """A number to make small. opinions: float32. target: see `loss_function`."""
@@ -112,7 +114,12 @@ class Head(nn.Module):
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
-def keep_mask(shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
+def keep_mask(
+    shape: tuple[int, ...],
+    p: float,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Dropout as numbers: 0 with probability p, else 1 / (1 - p)."""
     keep = torch.rand(shape, generator=generator, device=generator.device) >= p
-    return keep.to(torch.float32) / (1 - p)
+    return keep.to(dtype) / (1 - p)

@@ -149,16 +149,6 @@ class Experts(Head):
         if self.settles:
             self.register_buffer("temperature", torch.ones(len(self.voices)))
 
-    def forward(
-        self,
-        vlm: Tensor,
-        video: Tensor,
-        weights: Tensor | None = None,
-        draws: Draws | None = None,
-    ) -> Tensor:
-        """Logits [B, N]. See `Head.forward`."""
-        return self.answer(self.opinions(vlm, video, weights, draws))
-
     def opinions(
         self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
@@ -207,9 +197,8 @@ class Experts(Head):
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One mask of dropout for all experts, and the swap."""
-        mask = self.decoders[0].draw_dropout(batch, generator)  # type: ignore[operator]
-        drawn = {} if mask is None else {"dropout": mask}
-        return drawn | draw_swap(batch, self.config.swap, generator)
+        mask = self.decoders[0].draw(batch, generator)  # type: ignore[operator]
+        return mask | draw_swap(batch, self.config.swap, generator)
 
     def facts(self) -> dict[str, Any]:
         """The temperatures where validation chose them; as `PCMCI.facts` where plans are

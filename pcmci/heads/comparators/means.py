@@ -33,14 +33,10 @@ class _OnMeans(Head):
         """The normalised means [B, Dv + D] to what the last layer reads [B, read]."""
         return x
 
-    def forward(
-        self,
-        vlm: Tensor,
-        video: Tensor,
-        weights: Tensor | None = None,
-        draws: Draws | None = None,
+    def opinions(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
-        """Logits [B, N]. See `Head.forward`."""
+        """The logits [B, N]. See `Head.forward`."""
         x = self.hidden(self.norm(means(vlm, video)))
         if draws:
             x = x * draws["dropout"]

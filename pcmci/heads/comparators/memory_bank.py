@@ -43,14 +43,10 @@ class MemoryBankHead(Head):
         self.tokens_out = nn.Linear(inner, width)
         self.decoder = Decoder(width, n_labels, config.decoder)
 
-    def forward(
-        self,
-        vlm: Tensor,
-        video: Tensor,
-        weights: Tensor | None = None,
-        draws: Draws | None = None,
+    def opinions(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
-        """Logits [B, N]. See `Head.forward`."""
+        """The logits [B, N]. See `Head.forward`."""
         z = self.walk(self.positions(frame_by_frame(vlm, video)))
         text = self.text_in(self.text)[None]
         logits: Tensor = self.decoder(text, self.tokens_out(z), (draws or {}).get("dropout"))
@@ -70,5 +66,4 @@ class MemoryBankHead(Head):
         return z
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        mask = self.decoder.draw_dropout(batch, generator)
-        return {} if mask is None else {"dropout": mask}
+        return self.decoder.draw(batch, generator)

@@ -32,14 +32,10 @@ class TemporalHead(Head):
         self.feed = FeedForward(width, config.feedforward)
         self.decoder = Decoder(width, n_labels, config.decoder)
 
-    def forward(
-        self,
-        vlm: Tensor,
-        video: Tensor,
-        weights: Tensor | None = None,
-        draws: Draws | None = None,
+    def opinions(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
-        """Logits [B, N]. See `Head.forward`."""
+        """The logits [B, N]. See `Head.forward`."""
         streams = [self.video_in(video), self.frames_in(vlm)]
         x = torch.cat([self.positions(tokens) for tokens in streams], dim=1)
         x = self.feed(self.attend(x, x))
@@ -49,5 +45,4 @@ class TemporalHead(Head):
         return logits
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        mask = self.decoder.draw_dropout(batch, generator)
-        return {} if mask is None else {"dropout": mask}
+        return self.decoder.draw(batch, generator)

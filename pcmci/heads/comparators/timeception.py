@@ -88,14 +88,10 @@ class TimeceptionHead(Head):
         self.layers = nn.Sequential(*layers)
         self.out = nn.Linear(channels, n_labels)
 
-    def forward(
-        self,
-        vlm: Tensor,
-        video: Tensor,
-        weights: Tensor | None = None,
-        draws: Draws | None = None,
+    def opinions(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
-        """Logits [B, N]. See `Head.forward`."""
+        """The logits [B, N]. See `Head.forward`."""
         x = self.layers(self.frames_in(frame_by_frame(vlm, video)).mT).amax(-1)
         if draws:
             x = x * draws["dropout"]

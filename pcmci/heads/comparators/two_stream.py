@@ -96,14 +96,10 @@ class TwoStreamHead(Head):
         self.tokens_out = nn.Linear(inner, width)
         self.decoder = Decoder(width, n_labels, config.decoder)
 
-    def forward(
-        self,
-        vlm: Tensor,
-        video: Tensor,
-        weights: Tensor | None = None,
-        draws: Draws | None = None,
+    def opinions(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
-        """Logits [B, N]. See `Head.forward`."""
+        """The logits [B, N]. See `Head.forward`."""
         text = self.text_in(self.text)
         z = self.walk(self.positions(frame_by_frame(vlm, video)), text)
         mask = (draws or {}).get("dropout")
@@ -137,5 +133,4 @@ class TwoStreamHead(Head):
         return self.modulators[stream](frames, text) if self.config.modulate else frames
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        mask = self.decoder.draw_dropout(batch, generator)
-        return {} if mask is None else {"dropout": mask}
+        return self.decoder.draw(batch, generator)

@@ -52,14 +52,10 @@ class ViS4merHead(Head):
         self.levels = nn.ModuleList(Level(d, config.states) for d in self.widths[:-1])
         self.out = nn.Linear(self.widths[-1], n_labels)
 
-    def forward(
-        self,
-        vlm: Tensor,
-        video: Tensor,
-        weights: Tensor | None = None,
-        draws: Draws | None = None,
+    def opinions(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
-        """Logits [B, N]. See `Head.forward`."""
+        """The logits [B, N]. See `Head.forward`."""
         x = self.frames_in(frame_by_frame(vlm, video))
         for place, level in enumerate(self.levels):
             x = level(x, (draws or {}).get(f"dropout {place}"))

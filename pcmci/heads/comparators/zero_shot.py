@@ -23,14 +23,10 @@ class ZeroShotHead(Head):
         super().__init__(text)
         self.scale = config.scale
 
-    def forward(
-        self,
-        vlm: Tensor,
-        video: Tensor,
-        weights: Tensor | None = None,
-        draws: Draws | None = None,
+    def opinions(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
-        """Logits [B, N]. See `Head.forward`."""
+        """The logits [B, N]. See `Head.forward`."""
         cosines = F.normalize(vlm, dim=-1) @ F.normalize(self.text, dim=-1).T
         seen = cosines.mean(1) if self.labels == "activity" else cosines.amax(1)
         return seen / self.scale

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pcmci.errors import UsageError
 from pcmci.heads.config import ModelConfig
+from pcmci.heads.head import keep_mask
 from pcmci.heads.method.attention import attention
 from pcmci.heads.method.relations import Relations
 
@@ -56,8 +57,12 @@ class Decoder(nn.Module):
         if self.p == 0:
             return None
         shape = (2, batch, *self.weight.shape)
-        keep = torch.rand(shape, generator=generator, device=generator.device) >= self.p
-        return keep.to(self.weight.dtype) / (1 - self.p)
+        return keep_mask(shape, self.p, generator, self.weight.dtype)
+
+    def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The same as `Head.draw` gives it."""
+        mask = self.draw_dropout(batch, generator)
+        return {} if mask is None else {"dropout": mask}
 
     def forward(self, text: Tensor, tokens: Tensor, dropout: Tensor | None = None) -> Tensor:
         """text: [B or 1, N, D]. tokens: [B, M, D]. dropout: see `draw_dropout`. Returns [B, N]."""

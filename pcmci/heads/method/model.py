@@ -120,16 +120,6 @@ class PCMCI(Head):
         config = self.config
         return config.positions != "none" or config.centre > 0 or config.swap > 0
 
-    def forward(
-        self,
-        vlm: Tensor,
-        video: Tensor,
-        weights: Tensor | None = None,
-        draws: Draws | None = None,
-    ) -> Tensor:
-        """Logits [B, N]. See `Head.forward`."""
-        return self.answer(self.opinions(vlm, video, weights, draws))
-
     def opinions(
         self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
@@ -206,8 +196,7 @@ class PCMCI(Head):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        mask = self.decoder.draw_dropout(batch, generator)
-        drawn = {} if mask is None else {"dropout": mask}
+        drawn = self.decoder.draw(batch, generator)
         drawn |= draw_swap(batch, self.config.swap, generator)
         if self.keeps:
             drawn["others"] = draw_others(batch, self.keeps, generator)
