@@ -11,19 +11,20 @@ from synthetic import small_store
 
 from pcmci.cache.store import open_store
 from pcmci.errors import UsageError
-from pcmci.heads.ablation.ablate import _models
 from pcmci.heads.ablation.grid import (
     MATTERS_WITH,
     PAPER_ORDERS,
     is_tried,
     matters,
+    models_of,
     parse_grid,
+    parse_models,
     parse_orders,
     parse_seeds,
 )
 from pcmci.heads.ablation.probe import bytes_of_a_run, seconds_of_a_step
 from pcmci.heads.ablation.summary import _is_ours
-from pcmci.heads.ablation.sweep import models_of, plan_sweep
+from pcmci.heads.ablation.sweep import plan_sweep
 from pcmci.heads.catalogue import configure, settings
 from pcmci.heads.config import ORDERS, TrainConfig, order_name
 from pcmci.heads.training.recipe import Recipe
@@ -194,10 +195,12 @@ def test_the_temperature_matters_wherever_posteriors_are_looked_at(bias, rows):
 
 
 def test_none_among_the_heads_is_one_order():
-    assert len(_models("none,mlp", "all")) == 2
-    assert len(_models("none,mlp", ORDERS)) == 2  # as the command has read them
-    assert len(_models("none,mlp", "ich")) == 3
-    assert len(_models("pcmci,none", "all")) == len(ORDERS)
+    assert len(parse_models("none,mlp", None)) == 2
+    assert len(parse_models("none,mlp", "all")) == len(ORDERS) + 1  # where all are asked for
+    assert len(parse_models("none,mlp", "ich")) == 3
+    assert len(parse_models("mlp", None)) == 1
+    for orders in (None, "all"):
+        assert len(parse_models("pcmci,none", orders)) == len(ORDERS)
 
 
 def test_one_value_in_two_spellings_is_refused():

@@ -12,8 +12,8 @@ from test_training import DV, QUICK, TINY, Problem, make_problem, train
 
 from pcmci.cache.store import open_store
 from pcmci.errors import UsageError
-from pcmci.heads.ablation.grid import parse_grid
-from pcmci.heads.ablation.sweep import models_of, plan_sweep
+from pcmci.heads.ablation.grid import models_of, parse_grid
+from pcmci.heads.ablation.sweep import plan_sweep
 from pcmci.heads.catalogue import configure
 from pcmci.heads.config import STAGES, ModelConfig, order_name
 from pcmci.heads.settings import recorded

@@ -25,7 +25,7 @@ from pcmci.commands.options import (
 )
 from pcmci.commands.showing import duration, print_json, say_coverage, show_worker
 from pcmci.flags import with_flags
-from pcmci.heads.ablation.grid import parse_grid, parse_heads, parse_orders, parse_seeds
+from pcmci.heads.ablation.grid import parse_grid, parse_models, parse_seeds
 from pcmci.heads.catalogue import DEFAULT, HEADS, check_owned, configure, flags, owners
 from pcmci.heads.catalogue import settings as run_settings
 from pcmci.heads.config import parse_labels, parse_memory, parse_order, parse_taus
@@ -35,11 +35,12 @@ from pcmci.plain import plain
 @with_flags({name: entry for name, entry in run_settings().items() if name != "seed"}, flags())
 def ablate(
     orders: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help='Of the head pcmci: all (16), paper (11), or some: "none; ich,ici; ici,ich".'
+            help='Of the head pcmci: all (16), paper (11), or some: "none; ich,ici; ici,ich".',
+            show_default="all; none alone where --heads has none and not pcmci",
         ),
-    ] = "all",
+    ] = None,
     heads: Annotated[
         str,
         typer.Option(help="all, or some of pcmci heads, as pcmci,mlp; none is pcmci's order none."),
@@ -121,8 +122,9 @@ def ablate(
 
     Example: pcmci ablate --features a.zarr --features b.zarr --orders ich,ici,ivc
     """
-    stages, which, taus = parse_orders(orders), parse_seeds(seeds), parse_taus(tau)
-    chosen_heads, _ = parse_heads(heads)
+    which, taus = parse_seeds(seeds), parse_taus(tau)
+    models = parse_models(heads, orders)
+    chosen_heads = tuple(dict.fromkeys(head for head, _ in models))
     values = parse_grid(grid or [])
     if reference is not None and reference.strip().lower() not in HEADS:
         parse_order(reference)
@@ -146,7 +148,7 @@ def ablate(
         for store in stores:
             say_coverage(store, named=len(stores) > 1)
         ablator = Ablator(
-            stores, stages, which, values, asked, reference, out, device, precision, bytes_,
+            stores, orders, which, values, asked, reference, out, device, precision, bytes_,
             workers, stack, retry_failed, not as_json, settings, trainers, heads,
         )  # fmt: skip
         if dry_run:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,14 +21,14 @@ from pcmci.cache.schema import FAIL, Status
 from pcmci.cache.store import Store
 from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.errors import PcmciError, UsageError
-from pcmci.heads.ablation.grid import check_grid, check_orders, parse_heads, parse_orders
+from pcmci.heads.ablation.grid import Model, check_grid, parse_models
 from pcmci.heads.ablation.one_store import Preview, StoreSweep
 from pcmci.heads.ablation.outcomes import Outcome
 from pcmci.heads.ablation.results import Results, collect, write_facts
 from pcmci.heads.ablation.stores import store_names
-from pcmci.heads.ablation.sweep import Model, Trial, models_of
+from pcmci.heads.ablation.sweep import Trial
 from pcmci.heads.catalogue import DEFAULT, HEADS, setting_name
-from pcmci.heads.config import ORDERS, STAGES, parse_labels, parse_order
+from pcmci.heads.config import STAGES, parse_labels, parse_order
 from pcmci.heads.scoring.metrics import TAU
 from pcmci.heads.training.recipe import commit, file_name
 from pcmci.heads.training.run import check_labels, check_name, check_text
@@ -76,7 +75,7 @@ class Ablator:
     """
 
     stores: Store | Sequence[Store]
-    orders: str | Sequence[tuple[str, ...] | str] = "all"
+    orders: str | Sequence[tuple[str, ...] | str] | None = None
     seeds: int | Sequence[int] = 5
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     labels: tuple[str, ...] | str | None = None
@@ -104,7 +103,7 @@ class Ablator:
         for store in stores:
             check_labels(store, labels)
         names = store_names(stores)
-        models = _models(self.heads, self.orders)
+        models = parse_models(self.heads, self.orders)
         for store in stores:
             for head in dict.fromkeys(head for head, _ in models):
                 check_text(store, head)
@@ -238,7 +237,7 @@ class Ablator:
 
 def ablate(
     stores: Store | Sequence[Store],
-    orders: str | Sequence[tuple[str, ...] | str] = "all",
+    orders: str | Sequence[tuple[str, ...] | str] | None = None,
     seeds: int | Sequence[int] = 5,
     *,
     heads: str | Sequence[str] = DEFAULT,
@@ -264,8 +263,8 @@ def ablate(
     as `train_heads` makes it; then tables in a folder under `results`.
 
     stores: one, or several over the same videos, which are then rows too. orders: of the head
-    `pcmci`: `all`, `paper`, `"none; ich,ici"`, or a list of orders. heads: `all`, `"pcmci,mlp"`,
-    or a list of names. seeds: how many, or which.
+    `pcmci`: `all`, `paper`, `"none; ich,ici"`, or a list of orders; None as `parse_models` has it.
+    heads: `all`, `"pcmci,mlp"`, or a list of names. seeds: how many, or which.
     tau: thresholds of ODD; they cost no training. grid: setting -> values. Settings of the
     training are tried for every order alike and chosen on validation; settings of the model make
     rows of their own. reference: the order or head that the
@@ -313,23 +312,6 @@ def trainers_of(
             opening.enter_context(Trainers(client, store, Path(out), device, say, wait_workers))
             for store in ([stores] if isinstance(stores, Store) else stores)
         ]
-
-
-def _models(
-    heads: str | Sequence[str], orders: str | Sequence[tuple[str, ...] | str]
-) -> tuple[Model, ...]:
-    """What `heads` and `orders` ask for together; `none` among the heads is an order."""
-    asked = heads if isinstance(heads, str) else ",".join(heads)
-    chosen, without = parse_heads(asked)
-    if isinstance(orders, str):
-        which = parse_orders(orders)
-    else:
-        which = check_orders(
-            tuple(parse_order(o) if isinstance(o, str) else tuple(o) for o in orders)
-        )
-    if without and which == ORDERS and DEFAULT not in re.split(r"[,\s]+", asked.lower()):
-        which = ((),)  # `all` is the default, and here nobody asked for stages
-    return models_of(chosen, ((), *which) if without and () not in which else which)
 
 
 def _reference(reference: tuple[str, ...] | str | None, models: Sequence[Model]) -> Model | None:

@@ -48,6 +48,9 @@ MATTERS_WITH = {
 
 MOST_SEEDS = 1000
 
+NONE = "none"
+"""Among heads: the default one without stages."""
+
 
 def parse_orders(text: str) -> tuple[tuple[str, ...], ...]:
     """`all` (16), `paper` (the 11 of its tables), or orders as `"none; ich,ici; ici,ich"`.
@@ -69,17 +72,28 @@ def parse_orders(text: str) -> tuple[tuple[str, ...], ...]:
 def parse_heads(text: str) -> tuple[tuple[str, ...], bool]:
     """`all`, or heads as `pcmci,mlp`; and whether `none` is among them, which is `pcmci` without
     stages. Raises UsageError for an unknown head, and for one that is there twice."""
+    names = named_heads(text)
+    return tuple(dict.fromkeys(map(head_of, names))), NONE in names
+
+
+def named_heads(text: str) -> tuple[str, ...]:
+    """`parse_heads`, with `none` among the names as it was given."""
     names = [part.strip().lower() for part in text.split(",")]
     if names == ["all"]:
-        return tuple(HEADS), False
+        return tuple(HEADS)
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"--heads {text!r}: {name} is there twice")
-    heads = dict.fromkeys(DEFAULT if name == "none" else name for name in names)
-    try:
-        return tuple(check_head(name) for name in heads), "none" in names
-    except UsageError as error:
-        raise UsageError(str(error).replace("--head ", "--heads ")) from None
+        try:
+            check_head(head_of(name))
+        except UsageError as error:
+            raise UsageError(str(error).replace("--head ", "--heads ")) from None
+    return tuple(names)
+
+
+def head_of(name: str) -> str:
+    """The head that a name among `--heads` means."""
+    return DEFAULT if name == NONE else name
 
 
 def check_orders(orders: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
@@ -89,6 +103,39 @@ def check_orders(orders: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], 
         shown = f"{'; '.join(twice)} {'is' if len(twice) == 1 else 'are'} there twice"
         raise UsageError(f"--orders: {shown if twice else 'name one'}")
     return orders
+
+
+Model = tuple[str, tuple[str, ...]]
+"""A head, and its order of stages where it has such."""
+
+
+def parse_models(
+    heads: str | Sequence[str], orders: str | Sequence[tuple[str, ...] | str] | None
+) -> tuple[Model, ...]:
+    """What `heads` and `orders` ask for together. orders: None for all, but for `none` alone where
+    that is among the heads and the head with stages is not.
+
+    Raises UsageError as `parse_heads` and `parse_orders` do.
+    """
+    names = named_heads(heads if isinstance(heads, str) else ",".join(heads))
+    if orders is None:
+        which = ORDERS if DEFAULT in names else ((),)
+    elif isinstance(orders, str):
+        which = parse_orders(orders)
+    else:
+        which = check_orders(
+            tuple(parse_order(o) if isinstance(o, str) else tuple(o) for o in orders)
+        )
+    if NONE in names and () not in which:
+        which = ((), *which)
+    return models_of(tuple(dict.fromkeys(map(head_of, names))), which)
+
+
+def models_of(heads: Sequence[str], orders: Sequence[tuple[str, ...]]) -> tuple[Model, ...]:
+    """Every head; that which has stages with every order."""
+    return tuple(
+        (head, order) for head in heads for order in (orders if head == DEFAULT else ((),))
+    )
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

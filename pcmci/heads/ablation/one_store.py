@@ -17,11 +17,11 @@ from tqdm import tqdm
 from pcmci.cache.store import Store
 from pcmci.device import choose_device, choose_precision, usable_cores
 from pcmci.errors import ClusterError, PcmciError
-from pcmci.heads.ablation.grid import Grid
+from pcmci.heads.ablation.grid import Grid, Model
 from pcmci.heads.ablation.outcomes import Outcome
 from pcmci.heads.ablation.pool import Place, threads, train_groups
 from pcmci.heads.ablation.probe import bytes_of_a_run, seconds_of_a_step
-from pcmci.heads.ablation.sweep import Model, Sweep, Trial, groups, plan_sweep
+from pcmci.heads.ablation.sweep import Sweep, Trial, groups, plan_sweep
 from pcmci.heads.config import TransportConfig
 from pcmci.heads.training.fit import build_model
 from pcmci.heads.training.frozen import frozen_weights

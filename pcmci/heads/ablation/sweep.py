@@ -15,7 +15,7 @@ from typing import Any
 
 from pcmci.cache.store import Store
 from pcmci.errors import UsageError
-from pcmci.heads.ablation.grid import Grid, check_seeds, is_tried, matters
+from pcmci.heads.ablation.grid import Grid, Model, check_seeds, is_tried, matters
 from pcmci.heads.catalogue import DEFAULT, check_owned, configure, overruled, owners, setting_name
 from pcmci.heads.config import order_name
 from pcmci.heads.training.recipe import Recipe
@@ -90,17 +90,6 @@ class Sweep:
     def choices(self) -> tuple[Settings, ...]:
         """What is tried of every variant."""
         return tuple(dict.fromkeys(trial.tried for trial in self.trials))
-
-
-Model = tuple[str, tuple[str, ...]]
-"""A head, and its order of stages where it has such."""
-
-
-def models_of(heads: Sequence[str], orders: Sequence[tuple[str, ...]]) -> tuple[Model, ...]:
-    """Every head; that which has stages with every order."""
-    return tuple(
-        (head, order) for head in heads for order in (orders if head == DEFAULT else ((),))
-    )
 
 
 def plan_sweep(
