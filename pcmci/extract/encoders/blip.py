@@ -18,13 +18,12 @@ from pcmci.cache.schema import EncoderSpec, Preprocessing
 from pcmci.device import autocast, choose_device, choose_precision
 from pcmci.extract.encoders.bert_tokens import BertTokens
 from pcmci.extract.encoders.blip_source import ALL, BLIP, BlipSource, blip_source
+from pcmci.extract.encoders.frozen import FrozenEncoder, spec_of
 from pcmci.extract.encoders.hub import find_checkpoint
-from pcmci.extract.encoders.normalise import Normalise
-from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.encoders.protocol import require_multiple
 from pcmci.extract.encoders.random_state import random_state
 from pcmci.extract.encoders.transformers_model import LIBRARIES, empty, fill, require_whole
-from pcmci.extract.encoders.weights import random_seed, require_match, state_dict_sha256
+from pcmci.extract.encoders.weights import random_seed, require_match
 
 PROMPTS_A_PASS = 64
 
@@ -132,10 +131,9 @@ class Blip2(nn.Module):
         return F.normalize(vectors, dim=-1)
 
 
-class BlipEncoder:
+class BlipEncoder(FrozenEncoder):
     """A frozen BLIP as the pipeline wants it, see `pcmci.extract.encoders.protocol`."""
 
-    clip_frames = 1
     libraries = LIBRARIES
 
     def __init__(
@@ -146,20 +144,11 @@ class BlipEncoder:
         device: torch.device,
         precision: str,
     ) -> None:
-        self.spec = spec
-        self.clip_tokens = towers.tokens
-        self.device = device
-        self.precision = precision
-        self._towers = towers
-        module = towers.module.requires_grad_(False).eval().to(device)
+        super().__init__(towers.module, spec, device, precision, clip_tokens=towers.tokens)
         if device.type == "cuda":
-            module.to(memory_format=torch.channels_last)
+            self._model.to(memory_format=torch.channels_last)
+        self._towers = towers
         self._prompts = prompts
-        self._normalise = Normalise(spec.preprocessing, frames=1).to(device)
-
-    def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """[H, W, 3] uint8, upright RGB, to [S, S, 3] uint8."""
-        return resize_and_crop(frame, self.spec.preprocessing)
 
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
         """[B, 1, S, S, 3] uint8 on the model's device to [B, clip_tokens, D] float32."""
@@ -204,13 +193,12 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
         require_match(state, expected, weights, name)
         state = {key: tensor.float() for key, tensor in state.items()}
     fill(towers.module, state, name)
-    spec = EncoderSpec(
-        name=name,
-        weights=weights,
-        sha256=state_dict_sha256(state),
+    spec = spec_of(
+        name,
+        weights,
+        state,
         tokens=frames * towers.tokens,
         width=config.image_text_hidden_size,
         preprocessing=Preprocessing(size, size, "bicubic", CLIP_MEAN, CLIP_STD, "squash"),
-        parameters=sum(tensor.numel() for tensor in state.values()),
     )
     return BlipEncoder(towers, prompts, spec, place, computed_in)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pcmci.errors import WeightsError
 from pcmci.extract.encoders.cards import card_of
 from pcmci.extract.encoders.config_file import read_json
 from pcmci.extract.encoders.hub import Checkpoint, vocabulary_on_hub
+from pcmci.extract.encoders.names import meant
 from pcmci.extract.encoders.transformers_model import (
     State,
     config_of,
@@ -164,11 +164,9 @@ def blip_source(name: str) -> BlipSource:
         return BlipSource(name, raw, queries, path.parent)
     known = [*CONFIGS, *(f"{key}{QUERIES}" for key, raw in CONFIGS.items() if _has_queries(raw))]
     if name not in known:
-        close = difflib.get_close_matches(name, known)
-        meant = f": did you mean {' or '.join(close)}?" if close else ""
         raise WeightsError(
-            f"no VLM is called {name!r}{meant}; of its family there are {', '.join(known)}, or the "
-            "path of a JSON config"
+            f"no VLM is called {name!r}{meant(name, known)}; of its family there are "
+            f"{', '.join(known)}, or the path of a JSON config"
         )
     base = name.removesuffix(QUERIES)
     return BlipSource(name, CONFIGS[base], MEAN if base == name else ALL, None)

@@ -18,13 +18,11 @@ from pcmci.device import autocast, choose_device, choose_precision
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders.clip_rewrite import rewrite
 from pcmci.extract.encoders.clip_source import Tokenizer, clip_source
-from pcmci.extract.encoders.normalise import Normalise
-from pcmci.extract.encoders.preprocess import resize_and_crop
+from pcmci.extract.encoders.frozen import FrozenEncoder, spec_of
 from pcmci.extract.encoders.weights import (
     random_seed,
     read_tensors,
     require_match,
-    state_dict_sha256,
 )
 
 UNUSED = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
@@ -33,14 +31,11 @@ UNUSED = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vo
 PROMPTS_A_PASS = 64
 
 
-class ClipEncoder:
+class ClipEncoder(FrozenEncoder):
     """A frozen CLIP as the pipeline wants it, see `pcmci.extract.encoders.protocol`.
 
     Embeddings are kept as the model gives them, not normalised.
     """
-
-    clip_frames = 1
-    clip_tokens = 1
 
     def __init__(
         self,
@@ -50,21 +45,13 @@ class ClipEncoder:
         device: torch.device,
         precision: str,
     ) -> None:
-        self.spec = spec
-        self.device = device
-        self.precision = precision
-        self._model: Any = model.requires_grad_(False).eval().to(device)
+        super().__init__(model, spec, device, precision)
         rewrite(self._model.visual)
         if device.type == "cuda":
             self._model.to(memory_format=torch.channels_last)
         self._tokenizer = tokenizer
         from_hub = not isinstance(tokenizer, open_clip.SimpleTokenizer)
-        self.libraries: tuple[str, ...] = ("transformers",) if from_hub else ()
-        self._normalise = Normalise(spec.preprocessing, frames=1).to(device)
-
-    def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """[H, W, 3] uint8, upright RGB, to [S, S, 3] uint8."""
-        return resize_and_crop(frame, self.spec.preprocessing)
+        self.libraries = ("transformers",) if from_hub else ()
 
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
         """[B, 1, S, S, 3] uint8 on the model's device to [B, 1, D] float32."""
@@ -122,14 +109,14 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
     model = build(name, source.config, seed or 0)
     if state is not None:
         _fill(model, state, weights, name)
-    spec = EncoderSpec(
-        name=name,
-        weights=weights,
-        sha256=state_dict_sha256(model.state_dict()),
+    spec = spec_of(
+        name,
+        weights,
+        model.state_dict(),
         tokens=frames,
         width=source.config["embed_dim"],
         preprocessing=preprocessing,
-        parameters=sum(tensor.numel() for tensor in model.parameters()),
+        parameters=model.parameters(),
     )
     return ClipEncoder(model, tokenizer, spec, place, computed_in)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from pcmci.cache.schema import Preprocessing
 from pcmci.errors import WeightsError
 from pcmci.extract.config import OWN, SHIPPED
+from pcmci.extract.encoders.names import meant
 from pcmci.extract.encoders.preprocess import RESAMPLING, RESIZE_MODES
 from pcmci.extract.encoders.weights import SHIPPED_FOLDER, SUFFIXES, downloading
 
@@ -88,7 +88,7 @@ class ClipSource:
         tags = list_pretrained_tags_by_model(key)
         choices = [*tags, *([OWN] if self.own else []), "a local checkpoint", "random:SEED"]
         raise WeightsError(
-            f"{self.name} has no weights {weights!r}{_meant(weights, tags)}; "
+            f"{self.name} has no weights {weights!r}{meant(weights, tags, cutoff=0.5)}; "
             f"there are {', '.join(choices)}"
         )
 
@@ -140,8 +140,9 @@ def _registered(name: str, weights: str) -> ClipSource:
     known = open_clip.list_models()
     if key not in known:
         raise WeightsError(
-            f"open_clip has no model {name!r}{_meant(key, known)}; a model is {SHIPPED}, a name of "
-            f"open_clip.list_models(), {HUB}ORG/REPO, {FOLDER}DIR or a config's .json"
+            f"open_clip has no model {name!r}{meant(key, known, cutoff=0.5)}; a model is "
+            f"{SHIPPED}, a name of open_clip.list_models(), {HUB}ORG/REPO, {FOLDER}DIR or a "
+            "config's .json"
         )
     config = open_clip.get_model_config(key)
     tag = get_pretrained_cfg(key, weights)
@@ -204,8 +205,3 @@ def _tokenizer(name: str, text: dict[str, Any], beside: Path | None) -> Tokenize
         return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77), **options)
     except (OSError, TypeError, UnicodeError) as error:
         raise WeightsError(f"the tokenizer of {name} cannot be made: {error}") from error
-
-
-def _meant(given: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(given, known, cutoff=0.5)
-    return f": did you mean {' or '.join(close)}?" if close else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from pcmci.errors import WeightsError
 from pcmci.extract.encoders.config_file import read_json
+from pcmci.extract.encoders.names import meant
 
 VLM_FAMILIES = {
     "open_clip": "pcmci.extract.encoders.clip",
@@ -72,10 +72,8 @@ def video_module(name: str) -> str:
         return VIDEO_FAMILIES[_configured(name, VIDEO_FAMILIES, "timesformer")]
     family = _first_word(name)
     if family not in VIDEO_FAMILIES:
-        close = difflib.get_close_matches(family, VIDEO_FAMILIES)
-        meant = f": did you mean {' or '.join(close)}?" if close else ""
         raise WeightsError(
-            f"no video encoder is called {name!r}{meant}; the families are "
+            f"no video encoder is called {name!r}{meant(family, VIDEO_FAMILIES)}; the families are "
             f"{', '.join(VIDEO_FAMILIES)}, and pcmci encoders lists their models; or give the path "
             "of a JSON config"
         )

@@ -6,20 +6,18 @@ Hugging Face's are renamed. Shapes: B clips, T frames a clip, P patches a frame,
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from pcmci.cache.schema import EncoderSpec, Preprocessing
 from pcmci.device import autocast, choose_device, choose_precision
-from pcmci.extract.encoders.normalise import Normalise
-from pcmci.extract.encoders.preprocess import resize_and_crop
+from pcmci.extract.encoders.frozen import FrozenEncoder, spec_of
 from pcmci.extract.encoders.protocol import require_multiple
 from pcmci.extract.encoders.random_state import random_state
 from pcmci.extract.encoders.timesformer_checkpoint import fold, read_state, unfolded
 from pcmci.extract.encoders.timesformer_config import TimeSformerConfig, named_config
-from pcmci.extract.encoders.weights import random_seed, require_match, state_dict_sha256
+from pcmci.extract.encoders.weights import random_seed, require_match
 
 
 class Attention(nn.Module):
@@ -109,29 +107,18 @@ class TimeSformer(nn.Module):
         return self.norm(x)
 
 
-class TimeSformerEncoder:
+class TimeSformerEncoder(FrozenEncoder):
     """A frozen TimeSformer as the pipeline wants it, see `pcmci.extract.encoders.protocol`.
 
     Its tokens are one vector a frame: the mean over the frame's patches after the final norm.
     """
 
-    libraries: tuple[str, ...] = ()
-
     def __init__(
         self, model: TimeSformer, spec: EncoderSpec, device: torch.device, precision: str
     ) -> None:
-        self.spec = spec
-        self.clip_frames = self.clip_tokens = model.config.num_frames
-        self.device = device
-        self.precision = precision
-        self._model = model.requires_grad_(False).eval().to(device)
+        super().__init__(model, spec, device, precision, clip_frames=model.config.num_frames)
         if device.type == "cuda":
             self._model.to(memory_format=torch.channels_last)
-        self._normalise = Normalise(spec.preprocessing, self.clip_frames).to(device)
-
-    def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """[H, W, 3] uint8, upright RGB, to [S, S, 3] uint8."""
-        return resize_and_crop(frame, self.spec.preprocessing)
 
     def all_tokens(self, clips: torch.Tensor) -> torch.Tensor:
         """[B, T, S, S, 3] uint8 to [B, T, 1 + P, W] float32, the class token first."""
@@ -163,10 +150,10 @@ def load(
         state = random_state(expected, seed)
     state = {key: tensor.float() for key, tensor in state.items()}
     model.load_state_dict(fold(state), assign=True)
-    spec = EncoderSpec(
-        name=name,
-        weights=weights,
-        sha256=state_dict_sha256(state),
+    spec = spec_of(
+        name,
+        weights,
+        state,
         tokens=frames,
         width=config.hidden_size,
         preprocessing=Preprocessing(
@@ -176,6 +163,5 @@ def load(
             mean=(0.45, 0.45, 0.45),
             std=(0.225, 0.225, 0.225),
         ),
-        parameters=sum(tensor.numel() for tensor in state.values()),
     )
     return TimeSformerEncoder(model, spec, place, computed_in)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pcmci.errors import WeightsError
 from pcmci.extract.config import SHIPPED
-from pcmci.extract.encoders.config_file import read_json
+from pcmci.extract.encoders.config_file import find_config, read_sizes
 from pcmci.extract.encoders.weights import SHIPPED_FOLDER
 
 
@@ -50,18 +48,9 @@ SUPPORTED = {"attention_type": "divided_space_time", "hidden_act": "gelu", "num_
 
 def named_config(name: str) -> TimeSformerConfig:
     """Raises WeightsError for a name that is neither known nor the path of a config."""
-    if name in CONFIGS:
-        return CONFIGS[name]
     if name == SHIPPED:
         return read_config(SHIPPED_FOLDER / "timesformer.json")
-    if name.endswith(".json"):
-        return read_config(Path(name))
-    close = difflib.get_close_matches(name, CONFIGS)
-    meant = f": did you mean {' or '.join(close)}?" if close else ""
-    raise WeightsError(
-        f"no video encoder is called {name!r}{meant}; there are {', '.join([*CONFIGS, SHIPPED])}, "
-        "or the path of a JSON config"
-    )
+    return find_config(name, CONFIGS, read_config, SHIPPED)
 
 
 def read_config(path: Path) -> TimeSformerConfig:
@@ -69,19 +58,7 @@ def read_config(path: Path) -> TimeSformerConfig:
 
     Raises WeightsError for a size that is missing or impossible, or another kind of attention.
     """
-    raw = read_json(path)
-    for key, value in SUPPORTED.items():
-        if raw.get(key, value) != value:
-            raise WeightsError(f"config {path}: {key} is {raw[key]!r}, only {value!r} is supported")
-    values: dict[str, Any] = {}
-    for field in fields(TimeSformerConfig):
-        value = raw.get(field.name, field.default)
-        if value is MISSING:
-            raise WeightsError(f"config {path} has no {field.name}")
-        if field.type == "int" and (type(value) is not int or value < 1):
-            raise WeightsError(f"config {path}: {field.name} is {value!r}, no positive number")
-        values[field.name] = value
-    config = TimeSformerConfig(**values)
+    config = read_sizes(path, TimeSformerConfig, SUPPORTED)
     if config.image_size % config.patch_size or config.hidden_size % config.num_attention_heads:
         raise WeightsError(
             f"config {path}: patch_size must divide image_size, num_attention_heads hidden_size"

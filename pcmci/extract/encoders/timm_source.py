@@ -3,7 +3,6 @@ their images."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pcmci.cache.schema import Preprocessing
 from pcmci.errors import WeightsError
 from pcmci.extract.encoders.config_file import read_json
 from pcmci.extract.encoders.hub import HUB_ID, config_on_hub
+from pcmci.extract.encoders.names import meant
 from pcmci.extract.encoders.preprocess import RESAMPLING
 
 SHORT = {
@@ -105,12 +105,11 @@ def timm_source(name: str) -> TimmSource:
     if model in SHORT:
         return _registered(name, SHORT[model], pixels)
     if not model.startswith(PREFIX):
-        close = difflib.get_close_matches(model, SHORT)
-        meant = f": did you mean {' or '.join(close)}?" if close else ""
         raise WeightsError(
-            f"no video encoder is called {name!r}{meant}; there are {', '.join(SHORT)}, "
-            f"{PREFIX}NAME for any image model of timm, NAME@SIZE for images of SIZE pixels, "
-            f"{PREFIX}{HUB}ORG/REPO, or the path of a JSON config"
+            f"no video encoder is called {name!r}{meant(model, SHORT)}; there are "
+            f"{', '.join(SHORT)}, {PREFIX}NAME for any image model of timm, "
+            f"NAME@SIZE for images of SIZE pixels, {PREFIX}{HUB}ORG/REPO, or the "
+            "path of a JSON config"
         )
     model = model.removeprefix(PREFIX)
     if not model.startswith(HUB):
@@ -139,9 +138,9 @@ def _registered(short: str | None, model: str, size: int | None) -> TimmSource:
     """A model of timm's registry; without a tag its default one, which the name then tells."""
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models())
-        meant = f": did you mean {' or '.join(close)}?" if close else ""
-        raise WeightsError(f"timm has no model {architecture!r}{meant}")
+        raise WeightsError(
+            f"timm has no model {architecture!r}{meant(architecture, timm.list_models())}"
+        )
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise WeightsError(

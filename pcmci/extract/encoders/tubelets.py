@@ -6,14 +6,12 @@ Shapes: B clips, F frames a clip, T = F / 2 time steps, P patches a step, W the 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,9 +19,9 @@ from pcmci.cache.schema import EncoderSpec, Preprocessing
 from pcmci.device import autocast, choose_device, choose_precision
 from pcmci.errors import WeightsError
 from pcmci.extract.encoders.config_file import read_json
+from pcmci.extract.encoders.frozen import FrozenEncoder, spec_of
 from pcmci.extract.encoders.hub import find_checkpoint
-from pcmci.extract.encoders.normalise import Normalise
-from pcmci.extract.encoders.preprocess import resize_and_crop
+from pcmci.extract.encoders.names import meant
 from pcmci.extract.encoders.protocol import require_multiple
 from pcmci.extract.encoders.random_state import random_state
 from pcmci.extract.encoders.transformers_model import (
@@ -40,7 +38,6 @@ from pcmci.extract.encoders.weights import (
     random_seed,
     read_tensors,
     require_match,
-    state_dict_sha256,
 )
 
 VIDEOMAE, VJEPA2 = "videomae", "vjepa2"
@@ -160,7 +157,7 @@ FAMILIES = {
 }
 
 
-class TubeletEncoder:
+class TubeletEncoder(FrozenEncoder):
     """One of both as the pipeline wants it, see `pcmci.extract.encoders.protocol`."""
 
     libraries = LIBRARIES
@@ -173,18 +170,10 @@ class TubeletEncoder:
         device: torch.device,
         precision: str,
     ) -> None:
-        self.spec = spec
-        self.clip_frames = clip_frames
-        self.clip_tokens = model.steps
-        self.device = device
-        self.precision = precision
-        self._model = model.requires_grad_(False).eval()
-        self._model.to_device(device)
-        self._normalise = Normalise(spec.preprocessing, clip_frames).to(device)
-
-    def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """[H, W, 3] uint8, upright RGB, to [S, S, 3] uint8."""
-        return resize_and_crop(frame, self.spec.preprocessing)
+        super().__init__(
+            model, spec, device, precision, clip_frames=clip_frames, clip_tokens=model.steps
+        )
+        model.to_device(device)
 
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
         """[B, F, S, S, 3] uint8 on the model's device to [B, T, W] float32."""
@@ -220,16 +209,15 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
     require_match(state, expected, weights, name)
     state = {key: tensor.float() for key, tensor in state.items()}
     fill(model, {places[key]: tensor for key, tensor in state.items()}, name)
-    spec = EncoderSpec(
-        name=name,
-        weights=weights,
-        sha256=state_dict_sha256(state),
+    spec = spec_of(
+        name,
+        weights,
+        state,
         tokens=frames // clip_frames * model.steps,
         width=config.hidden_size,
         preprocessing=Preprocessing(
             int(size / family.share), size, "bilinear", IMAGENET_MEAN, IMAGENET_STD
         ),
-        parameters=sum(tensor.numel() for tensor in state.values()),
     )
     return TubeletEncoder(model, clip_frames, spec, place, computed_in)
 
@@ -240,11 +228,9 @@ def _named(name: str) -> Mapping[str, Any]:
         return read_json(Path(name))
     if name in CONFIGS:
         return CONFIGS[name]
-    close = difflib.get_close_matches(name, CONFIGS)
-    meant = f": did you mean {' or '.join(close)}?" if close else ""
     raise WeightsError(
-        f"no video encoder is called {name!r}{meant}; of its kind there are {', '.join(CONFIGS)}, "
-        "or the path of a JSON config"
+        f"no video encoder is called {name!r}{meant(name, CONFIGS)}; of its kind there are "
+        f"{', '.join(CONFIGS)}, or the path of a JSON config"
     )
 
 

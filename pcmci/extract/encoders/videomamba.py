@@ -7,15 +7,12 @@ patches a frame, L = 1 + T P tokens, W the width, D = 2 W the mixer's channels.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
 from pcmci.cache.schema import EncoderSpec, Preprocessing
 from pcmci.device import autocast, choose_device, choose_precision
-from pcmci.extract.encoders.cards import labels_seen
-from pcmci.extract.encoders.normalise import Normalise
-from pcmci.extract.encoders.preprocess import resize_and_crop
+from pcmci.extract.encoders.frozen import FrozenEncoder, spec_of
 from pcmci.extract.encoders.protocol import require_multiple
 from pcmci.extract.encoders.random_state import random_state
 from pcmci.extract.encoders.scan import Scan, choose_scan
@@ -26,7 +23,7 @@ from pcmci.extract.encoders.videomamba_config import (
     VideoMambaConfig,
     named_config,
 )
-from pcmci.extract.encoders.weights import random_seed, require_match, state_dict_sha256
+from pcmci.extract.encoders.weights import random_seed, require_match
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:
@@ -143,7 +140,7 @@ class VideoMamba(nn.Module):
         return self.norm_f(x)
 
 
-class VideoMambaEncoder:
+class VideoMambaEncoder(FrozenEncoder):
     """A frozen VideoMamba as the pipeline wants it, see `pcmci.extract.encoders.protocol`.
 
     Its tokens are one vector a frame: the mean over the frame's patches after the final norm.
@@ -152,19 +149,10 @@ class VideoMambaEncoder:
     def __init__(
         self, model: VideoMamba, spec: EncoderSpec, device: torch.device, precision: str
     ) -> None:
-        self.spec = spec
-        self.clip_frames = self.clip_tokens = model.config.num_frames
-        self.device = device
-        self.precision = precision
+        super().__init__(model, spec, device, precision, clip_frames=model.config.num_frames)
         self._scan, self.libraries = choose_scan(device)
-        self._model = model.requires_grad_(False).eval().to(device)
         if device.type == "cuda":
             self._model.patch_embed.to(memory_format=torch.channels_last)
-        self._normalise = Normalise(spec.preprocessing, self.clip_frames).to(device)
-
-    def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """[H, W, 3] uint8, upright RGB, to [S, S, 3] uint8."""
-        return resize_and_crop(frame, self.spec.preprocessing)
 
     def all_tokens(self, clips: torch.Tensor) -> torch.Tensor:
         """[B, T, S, S, 3] uint8 to [B, 1 + T P, W] float32, the class token first."""
@@ -199,10 +187,10 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
         state = random_state(model.state_dict(), seed, RANDOM)
     state = {key: tensor.float() for key, tensor in state.items()}
     model.load_state_dict(state, assign=True)
-    spec = EncoderSpec(
-        name=name,
-        weights=weights,
-        sha256=state_dict_sha256(state),
+    spec = spec_of(
+        name,
+        weights,
+        state,
         tokens=frames,
         width=config.hidden_size,
         preprocessing=Preprocessing(
@@ -212,7 +200,5 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
         ),
-        parameters=sum(tensor.numel() for tensor in state.values()),
-        labels_seen=labels_seen(weights),
     )
     return VideoMambaEncoder(model, spec, place, computed_in)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pcmci.errors import WeightsError
-from pcmci.extract.encoders.config_file import read_json
+from pcmci.extract.encoders.config_file import find_config, read_sizes
 
 STATE, KERNEL, EXPANSION = 16, 4, 2
 """The same in all: numbers of state a channel, tokens a convolution sees, channels / width."""
@@ -64,16 +62,7 @@ SUPPORTED = {
 
 def named_config(name: str) -> VideoMambaConfig:
     """Raises WeightsError for a name that is neither known nor the path of a config."""
-    if name in CONFIGS:
-        return CONFIGS[name]
-    if name.endswith(".json"):
-        return read_config(Path(name))
-    close = difflib.get_close_matches(name, CONFIGS)
-    meant = f": did you mean {' or '.join(close)}?" if close else ""
-    raise WeightsError(
-        f"no video encoder is called {name!r}{meant}; there are {', '.join(CONFIGS)}, or the path "
-        "of a JSON config"
-    )
+    return find_config(name, CONFIGS, read_config)
 
 
 def read_config(path: Path) -> VideoMambaConfig:
@@ -81,19 +70,7 @@ def read_config(path: Path) -> VideoMambaConfig:
 
     Raises WeightsError for a size that is missing or impossible, or another kind of Mamba.
     """
-    raw = read_json(path)
-    for key, value in SUPPORTED.items():
-        if raw.get(key, value) != value:
-            raise WeightsError(f"config {path}: {key} is {raw[key]!r}, only {value!r} is supported")
-    values: dict[str, Any] = {}
-    for field in fields(VideoMambaConfig):
-        value = raw.get(field.name, field.default)
-        if value is MISSING:
-            raise WeightsError(f"config {path} has no {field.name}")
-        if field.type == "int" and (type(value) is not int or value < 1):
-            raise WeightsError(f"config {path}: {field.name} is {value!r}, no positive number")
-        values[field.name] = value
-    config = VideoMambaConfig(**values)
+    config = read_sizes(path, VideoMambaConfig, SUPPORTED)
     if config.image_size % config.patch_size:
         raise WeightsError(f"config {path}: patch_size must divide image_size")
     return config

@@ -9,7 +9,6 @@ import sys
 import warnings
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from torch import nn
@@ -18,16 +17,14 @@ from pcmci.cache.schema import EncoderSpec
 from pcmci.device import autocast, choose_device, choose_precision
 from pcmci.errors import WeightsError
 from pcmci.extract.config import AUTO, OWN
+from pcmci.extract.encoders.frozen import FrozenEncoder, spec_of
 from pcmci.extract.encoders.hub import find_checkpoint
-from pcmci.extract.encoders.normalise import Normalise
-from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.encoders.protocol import require_multiple
 from pcmci.extract.encoders.timm_source import TimmSource, timm_source
 from pcmci.extract.encoders.weights import (
     random_seed,
     read_tensors,
     require_match,
-    state_dict_sha256,
 )
 
 State = dict[str, torch.Tensor]
@@ -36,7 +33,7 @@ RESAMPLED = ("pos_embed",)
 """What timm stretches to another number of patches."""
 
 
-class VitEncoder:
+class VitEncoder(FrozenEncoder):
     """A frozen image model as the pipeline wants it, see `pcmci.extract.encoders.protocol`.
 
     Its token of a frame is what the model's own classifier would read: the class token, the mean,
@@ -44,24 +41,12 @@ class VitEncoder:
     none of them.
     """
 
-    clip_frames = 1
-    clip_tokens = 1
-    libraries: tuple[str, ...] = ()
-
     def __init__(
         self, model: nn.Module, spec: EncoderSpec, device: torch.device, precision: str
     ) -> None:
-        self.spec = spec
-        self.device = device
-        self.precision = precision
-        self._model = model.requires_grad_(False).eval().to(device)
+        super().__init__(model, spec, device, precision)
         if device.type == "cuda":
             self._model.to(memory_format=torch.channels_last)
-        self._normalise = Normalise(spec.preprocessing, frames=1).to(device)
-
-    def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """[H, W, 3] uint8, upright RGB, to [S, S, 3] uint8."""
-        return resize_and_crop(frame, self.spec.preprocessing)
 
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
         """[B, 1, S, S, 3] uint8 on the model's device to [B, 1, W] float32."""
@@ -84,14 +69,14 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
     model = _build(source, source.size, seed or 0)
     if seed is None:
         model.load_state_dict(_read_state(source, weights, model))
-    spec = EncoderSpec(
-        name=source.name,
-        weights=weights,
-        sha256=state_dict_sha256(model.state_dict()),
+    spec = spec_of(
+        source.name,
+        weights,
+        model.state_dict(),
         tokens=frames,
         width=model.head_hidden_size,
         preprocessing=preprocessing,
-        parameters=sum(tensor.numel() for tensor in model.parameters()),
+        parameters=model.parameters(),
     )
     return VitEncoder(model, spec, place, computed_in)
 

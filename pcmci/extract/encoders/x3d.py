@@ -10,18 +10,16 @@ channel by itself is several times faster.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from pcmci.cache.schema import EncoderSpec, Preprocessing
 from pcmci.device import autocast, choose_device, choose_precision
-from pcmci.extract.encoders.normalise import Normalise
-from pcmci.extract.encoders.preprocess import resize_and_crop
+from pcmci.extract.encoders.frozen import FrozenEncoder, spec_of
 from pcmci.extract.encoders.protocol import require_multiple
 from pcmci.extract.encoders.random_state import random_state
-from pcmci.extract.encoders.weights import random_seed, state_dict_sha256
+from pcmci.extract.encoders.weights import random_seed
 from pcmci.extract.encoders.x3d_checkpoint import STATISTICS, fold, read_state, unfolded
 from pcmci.extract.encoders.x3d_config import Stage, X3DConfig, named_config
 
@@ -157,7 +155,7 @@ class X3D(nn.Module):
         return self.head(x)
 
 
-class X3DEncoder:
+class X3DEncoder(FrozenEncoder):
     """A frozen X3D as the pipeline wants it, see `pcmci.extract.encoders.protocol`.
 
     Its tokens are one vector a frame: what the classifier reads, where the mean over the clip is
@@ -165,20 +163,10 @@ class X3DEncoder:
     and through squeeze-and-excitation.
     """
 
-    libraries: tuple[str, ...] = ()
-
     def __init__(self, model: X3D, spec: EncoderSpec, device: torch.device, precision: str) -> None:
-        self.spec = spec
-        self.clip_frames = self.clip_tokens = model.config.input_clip_length
-        self.device = device
-        self.precision = precision
-        self._model = model.requires_grad_(False).eval().to(device)
+        frames = model.config.input_clip_length
+        super().__init__(model, spec, device, precision, clip_frames=frames)
         self._model.to(memory_format=torch.channels_last_3d)
-        self._normalise = Normalise(spec.preprocessing, self.clip_frames).to(device)
-
-    def prepare(self, frame: np.ndarray) -> np.ndarray:
-        """[H, W, 3] uint8, upright RGB, to [S, S, 3] uint8."""
-        return resize_and_crop(frame, self.spec.preprocessing)
 
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
         """[B, T, S, S, 3] uint8 on the model's device to [B, T, D] float32."""
@@ -205,10 +193,10 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
         state = random_state(unfolded(model.state_dict(), first_shortcut=False), seed)
     state = {key: tensor.float() for key, tensor in state.items()}
     model.load_state_dict(fold(state), assign=True)
-    spec = EncoderSpec(
-        name=name,
-        weights=weights,
-        sha256=state_dict_sha256(state),
+    spec = spec_of(
+        name,
+        weights,
+        state,
         tokens=frames,
         width=config.head_dim_out,
         preprocessing=Preprocessing(
@@ -218,8 +206,6 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
             mean=(0.45, 0.45, 0.45),
             std=(0.225, 0.225, 0.225),
         ),
-        parameters=sum(
-            tensor.numel() for key, tensor in state.items() if not key.endswith(STATISTICS)
-        ),
+        parameters=[tensor for key, tensor in state.items() if not key.endswith(STATISTICS)],
     )
     return X3DEncoder(model, spec, place, computed_in)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pcmci.errors import WeightsError
-from pcmci.extract.encoders.config_file import read_json
+from pcmci.extract.encoders.config_file import find_config, read_sizes
 
 WIDTH_FACTOR, BOTTLENECK_FACTOR, SE_RATIO, EPSILON = 2.0, 2.25, 0.0625, 1e-5
 """The same in all: how much wider than `stem_dim_in` a model begins, than a block's ends its middle
@@ -87,16 +86,7 @@ SUPPORTED = {
 
 def named_config(name: str) -> X3DConfig:
     """Raises WeightsError for a name that is neither known nor the path of a config."""
-    if name in CONFIGS:
-        return CONFIGS[name]
-    if name.endswith(".json"):
-        return read_config(Path(name))
-    close = difflib.get_close_matches(name, CONFIGS)
-    meant = f": did you mean {' or '.join(close)}?" if close else ""
-    raise WeightsError(
-        f"no video encoder is called {name!r}{meant}; there are {', '.join(CONFIGS)}, or the path "
-        "of a JSON config"
-    )
+    return find_config(name, CONFIGS, read_config)
 
 
 def read_config(path: Path) -> X3DConfig:
@@ -104,20 +94,7 @@ def read_config(path: Path) -> X3DConfig:
 
     Raises WeightsError for a size that is missing or impossible, or another kind of X3D.
     """
-    raw = read_json(path)
-    for key, value in SUPPORTED.items():
-        if raw.get(key, value) != value:
-            raise WeightsError(f"config {path}: {key} is {raw[key]!r}, only {value!r} is supported")
-    values: dict[str, Any] = {}
-    for field in fields(X3DConfig):
-        value = raw.get(field.name, field.default)
-        if value is MISSING:
-            raise WeightsError(f"config {path} has no {field.name}")
-        kinds = (int,) if field.type == "int" else (int, float)
-        if type(value) not in kinds or not 0 < value < math.inf:
-            raise WeightsError(f"config {path}: {field.name} is {value!r}, no positive number")
-        values[field.name] = value
-    config = X3DConfig(**values)
+    config = read_sizes(path, X3DConfig, SUPPORTED)
     if config.short_side < config.input_crop_size:
         raise WeightsError(
             f"config {path}: short_side is {config.short_side}, at least the "
