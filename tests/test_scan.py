@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -112,7 +113,15 @@ def test_the_library_gets_its_own_layout() -> None:
     torch.testing.assert_close(found, blocked_scan(*inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_the_library_is_taken_where_it_runs_and_then_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(find_spec("mamba_ssm") is not None, reason="mamba_ssm is installed")
+def test_without_the_library_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert choose_scan(torch.device("cuda")) == (blocked_scan, ())
+    assert capsys.readouterr().err == ""
+
+
+def test_the_library_is_taken_where_it_runs_and_then_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     module: Any = ModuleType("mamba_ssm.ops.selective_scan_interface")
     for name in ("mamba_ssm", "mamba_ssm.ops", module.__name__):
@@ -130,8 +139,10 @@ def test_the_library_is_taken_where_it_runs_and_then_named(monkeypatch: pytest.M
         tried(one, cpu)  # this machine need not have the device
 
     monkeypatch.setattr(scan, "_try", on_the_cpu)
+    assert "mamba_ssm cannot be used: cannot import name" in capsys.readouterr().err
     module.selective_scan_fn = broken
     assert choose_scan(cuda) == (blocked_scan, ())
+    assert "mamba_ssm cannot be used: no kernel image is available" in capsys.readouterr().err
     module.selective_scan_fn = selective_scan_fn
     chosen, libraries = choose_scan(cuda)
     assert chosen is not blocked_scan

@@ -7,6 +7,7 @@ D channels, S numbers of state a channel. Everything is float32.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -60,6 +61,7 @@ def choose_scan(device: torch.device) -> tuple[Scan, tuple[str, ...]]:
 
     `mamba_ssm` is taken on CUDA where it can be imported and its kernel runs: it is compiled for
     one version of torch and some GPUs, and tells others in any way from ImportError to CUDA's own.
+    Where it is there and cannot be used, why is told on stderr.
     """
     if device.type != "cuda":
         return blocked_scan, ()
@@ -68,7 +70,12 @@ def choose_scan(device: torch.device) -> tuple[Scan, tuple[str, ...]]:
 
         scan = kernel_scan(selective_scan_fn)
         _try(scan, device)
-    except Exception:
+    except Exception as error:
+        if not (isinstance(error, ModuleNotFoundError) and error.name == LIBRARY):
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            print(
+                f"{LIBRARY} cannot be used: {reason[0]}; torch scans in its place", file=sys.stderr
+            )
         return blocked_scan, ()
     return scan, (LIBRARY,)
 
