@@ -21,7 +21,7 @@ import pytest
 
 from pcmci import cli
 
-pytest.register_assert_rewrite("store_contract")
+pytest.register_assert_rewrite("encoder_contract", "store_contract")
 
 # Nothing is timed here: a busy machine is no failure. Everyone's run tries the same examples, so
 # that a change breaks a test and not the weather; HYPOTHESIS_PROFILE=search looks for new ones.

@@ -13,6 +13,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from encoder_contract import check_company, check_rough, check_seed
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
@@ -368,13 +369,7 @@ def test_a_vocabulary_of_its_own_lies_beside_the_config(tmp_path: Path) -> None:
 
 
 def test_a_seed_gives_the_same_bits_anywhere_and_disturbs_nobody(config: Path) -> None:
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = loaded(config, "random:0").spec
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    assert loaded(config, "random:0").spec == first
-    assert loaded(config, "random:1").spec.sha256 != first.sha256
+    first = check_seed(lambda weights: loaded(config, weights))
     program = (
         "from pcmci.extract.encoders import load_vlm as load; import sys;"
         "print(load(sys.argv[1], 'random:0', device='cpu').spec.sha256)"
@@ -387,23 +382,14 @@ def test_a_seed_gives_the_same_bits_anywhere_and_disturbs_nobody(config: Path) -
 def test_the_company_of_a_frame_does_not_change_it(config: Path) -> None:
     """The bits for a fixed batch shape, for resuming relies on them; else to float tolerance."""
     encoder = loaded(config, "random:0")
-    frames = random_frames(16)
-    together = encoder.encode(frames)
-    assert torch.equal(encoder.encode(frames.flip(0)).flip(0), together)
-    strangers = random_frames(16, seed=1)
-    strangers[11] = frames[2]
-    assert torch.equal(encoder.encode(strangers)[11], together[2])
-    alone = torch.cat([encoder.encode(frame[None]) for frame in frames])
-    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+    check_company(encoder, random_frames(16), random_frames(16, seed=1), place=11, row=2)
 
 
 def test_bf16_is_close_and_comes_out_as_float32(config: Path) -> None:
     frames = random_frames(4)
     exact = loaded(config, "random:0").encode(frames)
     rough = loaded(config, "random:0", precision="bf16").encode(frames)
-    assert rough.dtype == torch.float32
-    assert not torch.equal(rough, exact)
-    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05)
+    check_rough(rough, exact)
 
 
 def test_naming_the_encoders_loads_no_model_library() -> None:

@@ -8,19 +8,16 @@ import sys
 from pathlib import Path
 
 import huggingface_hub
-import numpy as np
 import pytest
 import torch
+from encoder_contract import check_company, check_cuda, check_prepared, check_rough, check_seed
 from huggingface_hub.utils import EntryNotFoundError
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from torchvision import transforms
 from transformers import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
 
-from pcmci.cache.schema import EncoderSpec
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_video_encoder
-from pcmci.extract.encoders.normalise import Normalise
+from pcmci.extract.encoders.protocol import Encoder
 from pcmci.extract.encoders.timesformer import TimeSformerEncoder
 from pcmci.extract.encoders.timesformer_config import CONFIGS, read_config
 
@@ -262,16 +259,9 @@ def test_names_and_numbers_that_cannot_be_used() -> None:
 
 
 def test_a_seed_gives_the_same_bits_anywhere_and_disturbs_nobody() -> None:
-    def spec(seed: int) -> EncoderSpec:
-        return load_video_encoder("timesformer-tiny", f"random:{seed}", device="cpu").spec
-
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = spec(0)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    assert spec(0) == first
-    assert spec(1).sha256 != first.sha256
+    first = check_seed(
+        lambda weights: load_video_encoder("timesformer-tiny", weights, device="cpu")
+    )
     program = (
         "from pcmci.extract.encoders import load_video_encoder as load;"
         "print(load('timesformer-tiny', 'random:0', device='cpu').spec.sha256)"
@@ -283,41 +273,20 @@ def test_a_seed_gives_the_same_bits_anywhere_and_disturbs_nobody() -> None:
 @pytest.mark.parametrize("shape", [(240, 320), (320, 240), (32, 32), (20, 27), (33, 517)])
 def test_frames_are_prepared_as_torchvision_would(shape: tuple[int, int]) -> None:
     encoder = load_video_encoder("timesformer-tiny", "random:0", device="cpu")
-    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    expected = transforms.Compose(
-        [
-            transforms.Resize(SIZE, transforms.InterpolationMode.BILINEAR),
-            transforms.CenterCrop(SIZE),
-            transforms.ToTensor(),
-            transforms.Normalize([0.45] * 3, [0.225] * 3),
-        ]
-    )(Image.fromarray(frame))
-    small = torch.from_numpy(encoder.prepare(frame))
-    normalised = Normalise(encoder.spec.preprocessing, frames=1)(small[None, None])[0]
-    torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-6)
+    check_prepared(encoder, shape, SIZE, SIZE, [0.45] * 3, [0.225] * 3)
 
 
 def test_the_company_of_a_clip_does_not_change_it() -> None:
     """The bits for a fixed batch shape, for resuming relies on them; else to float tolerance."""
     encoder = load_video_encoder("timesformer-tiny", "random:0", device="cpu")
-    clips = random_clips(6, 8)
-    together = encoder.encode(clips)
-    assert torch.equal(encoder.encode(clips.flip(0)).flip(0), together)
-    strangers = random_clips(6, 8, seed=1)
-    strangers[4] = clips[1]
-    assert torch.equal(encoder.encode(strangers)[4], together[1])
-    alone = torch.cat([encoder.encode(clip[None]) for clip in clips])
-    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+    check_company(encoder, random_clips(6, 8), random_clips(6, 8, seed=1))
 
 
 def test_bf16_is_close_and_comes_out_as_float32() -> None:
     clips = random_clips(2, 8)
     exact = load_video_encoder("timesformer-tiny", "random:0", device="cpu", precision="fp32")
     rough = load_video_encoder("timesformer-tiny", "random:0", device="cpu", precision="bf16")
-    features = rough.encode(clips)
-    assert features.dtype == torch.float32
-    assert not torch.equal(features, exact.encode(clips))
-    torch.testing.assert_close(features, exact.encode(clips), rtol=0.05, atol=0.05)
+    check_rough(rough.encode(clips), exact.encode(clips))
 
 
 @pytest.mark.gpu
@@ -325,12 +294,13 @@ def test_bf16_is_close_and_comes_out_as_float32() -> None:
 def test_cuda_equals_the_cpu() -> None:
     clips = random_clips(3, 8)
     expected = load_video_encoder("timesformer-tiny", "random:0", device="cpu").encode(clips)
-    for precision, tolerance in (("fp32", 1e-3), ("auto", 0.05)):
-        encoder = load_video_encoder(
+
+    def load(precision: str) -> Encoder:
+        return load_video_encoder(
             "timesformer-tiny", "random:0", device="cuda", precision=precision
         )
-        features = encoder.encode(clips.cuda()).cpu()
-        torch.testing.assert_close(features, expected, rtol=tolerance, atol=tolerance)
+
+    check_cuda(load, clips, expected)
 
 
 @pytest.mark.slow

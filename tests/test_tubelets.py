@@ -12,6 +12,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from encoder_contract import check_company, check_cuda, check_rough
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_families import gigaflops
@@ -30,6 +31,7 @@ from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_video_encoder
 from pcmci.extract.encoders.cards import card_of
 from pcmci.extract.encoders.normalise import Normalise
+from pcmci.extract.encoders.protocol import Encoder
 from pcmci.extract.encoders.transformers_model import config_of, fill, transformers_class
 from pcmci.extract.encoders.tubelets import (
     CONFIGS,
@@ -363,23 +365,14 @@ def test_a_seed_gives_the_same_bits_anywhere_and_nothing_is_said(tmp_path: Path)
 def test_the_company_of_a_clip_does_not_change_it(config: Path) -> None:
     """The bits for a fixed batch shape, for resuming relies on them; else to float tolerance."""
     encoder = loaded(config, "random:0")
-    clips = random_clips(6)
-    together = encoder.encode(clips)
-    assert torch.equal(encoder.encode(clips.flip(0)).flip(0), together)
-    strangers = random_clips(6, seed=1)
-    strangers[4] = clips[2]
-    assert torch.equal(encoder.encode(strangers)[4], together[2])
-    alone = torch.cat([encoder.encode(clip[None]) for clip in clips])
-    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+    check_company(encoder, random_clips(6), random_clips(6, seed=1), row=2)
 
 
 def test_bf16_is_close_and_comes_out_as_float32(config: Path) -> None:
     clips = random_clips(3)
     exact = loaded(config, "random:0").encode(clips)
     rough = loaded(config, "random:0", precision="bf16").encode(clips)
-    assert rough.dtype == torch.float32
-    assert not torch.equal(rough, exact)
-    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05)
+    check_rough(rough, exact)
 
 
 @pytest.mark.gpu
@@ -387,12 +380,13 @@ def test_bf16_is_close_and_comes_out_as_float32(config: Path) -> None:
 def test_cuda_equals_the_cpu(config: Path) -> None:
     clips = random_clips(3)
     expected = loaded(config, "random:0").encode(clips)
-    for precision, tolerance in (("fp32", 1e-3), ("auto", 0.05)):
-        encoder = load_video_encoder(
+
+    def load(precision: str) -> Encoder:
+        return load_video_encoder(
             str(config), "random:0", device="cuda", precision=precision, frames=FRAMES
         )
-        found = encoder.encode(clips.cuda()).cpu()
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+    check_cuda(load, clips, expected)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

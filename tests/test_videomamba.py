@@ -14,17 +14,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from encoder_contract import (
+    check_company,
+    check_cuda,
+    check_prepared,
+    check_rough,
+    check_seed,
+    features_of_a_store,
+)
 from torch import nn
-from torchvision import transforms
 from transformers import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from pcmci.cache.store import open_store
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_video_encoder, videomamba
 from pcmci.extract.encoders.cards import CARDS, labels_seen
-from pcmci.extract.encoders.normalise import Normalise
+from pcmci.extract.encoders.protocol import Encoder
 from pcmci.extract.encoders.scan import blocked_scan
 from pcmci.extract.encoders.videomamba import VideoMamba, VideoMambaEncoder
 from pcmci.extract.encoders.videomamba_checkpoint import sizes_of
@@ -360,30 +365,13 @@ def test_random_weights_start_as_mambas_do(config: Path) -> None:
 
 
 def test_a_seed_gives_the_same_bits_and_disturbs_nobody(config: Path) -> None:
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = loaded(config, "random:0").spec
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    assert loaded(config, "random:0").spec == first
-    assert loaded(config, "random:1").spec.sha256 != first.sha256
+    check_seed(lambda weights: loaded(config, weights))
 
 
 @pytest.mark.parametrize("shape", [(240, 320), (320, 240), (32, 32), (20, 27), (33, 517)])
 def test_frames_are_prepared_as_torchvision_would(config: Path, shape: tuple[int, int]) -> None:
     encoder = loaded(config, "random:0")
-    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    expected = transforms.Compose(
-        [
-            transforms.Resize(SIZE, transforms.InterpolationMode.BILINEAR),
-            transforms.CenterCrop(SIZE),
-            transforms.ToTensor(),
-            transforms.Normalize(MEAN, STD),
-        ]
-    )(Image.fromarray(frame))
-    small = torch.from_numpy(encoder.prepare(frame))
-    normalised = Normalise(encoder.spec.preprocessing, frames=1)(small[None, None])[0]
-    torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-6)
+    check_prepared(encoder, shape, SIZE, SIZE, MEAN, STD)
 
 
 def test_frames_of_a_clip_see_each_other_and_no_other_clip(config: Path) -> None:
@@ -402,14 +390,7 @@ def test_the_company_of_a_clip_does_not_change_it(tmp_path: Path, width: int) ->
     path = tmp_path / "tiny.json"
     path.write_text(json.dumps(CONFIG | {"hidden_size": width}))
     encoder = loaded(path, "random:0")
-    clips = random_clips(6)
-    together = encoder.encode(clips)
-    assert torch.equal(encoder.encode(clips.flip(0)).flip(0), together)
-    strangers = random_clips(6, seed=1)
-    strangers[4] = clips[1]
-    assert torch.equal(encoder.encode(strangers)[4], together[1])
-    alone = torch.cat([encoder.encode(clip[None]) for clip in clips])
-    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+    check_company(encoder, random_clips(6), random_clips(6, seed=1))
 
 
 @pytest.mark.parametrize(
@@ -440,30 +421,18 @@ def test_bf16_is_close_and_its_scan_in_float32(
         str(config), "random:0", device="cpu", precision="bf16", frames=FRAMES
     ).encode(clips)
     assert seen == [({torch.float32}, False)] * LAYERS
-    assert rough.dtype == torch.float32
-    assert not torch.equal(rough, exact)
-    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05)
+    check_rough(rough, exact)
 
 
 def test_a_store_of_its_features(
     config: Path, pcmci: Any, tiny_videos: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:
     """The whole command with random weights."""
-    out = tmp_path / "store.zarr"
-    answer = pcmci(
-        "extract", "--dataset", "folder", "--videos", tiny_videos, "--frames", 2 * FRAMES,
-        "--vlm", tiny_clip, "--vlm-weights", "random:0",
-        "--video-encoder", config, "--video-weights", "random:0", "--out", out,
-    )  # fmt: skip
-    assert answer.code == 0
-    with open_store(out) as store:
-        spec = store.spec.video
-        assert (spec.tokens, spec.width) == (2 * FRAMES, WIDTH)
-        assert spec == loaded(config, "random:0", 2 * FRAMES).spec
-        features = store.read("video")[store.done_rows]
-        assert len(features) == 8
-        assert np.isfinite(features).all()
-        assert len(np.unique(features[:, 0], axis=0)) == 8
+    out, frames = tmp_path / "store.zarr", 2 * FRAMES
+    encoder = loaded(config, "random:0", frames)
+    assert (encoder.spec.tokens, encoder.spec.width) == (frames, WIDTH)
+    features = features_of_a_store(pcmci, tiny_videos, tiny_clip, config, out, encoder, frames)
+    assert len(np.unique(features[:, 0], axis=0)) == 8
 
 
 @pytest.mark.gpu
@@ -471,13 +440,13 @@ def test_a_store_of_its_features(
 def test_cuda_equals_the_cpu(config: Path) -> None:
     clips = random_clips(3)
     expected = loaded(config, "random:0").encode(clips)
-    for precision, tolerance in (("fp32", 1e-3), ("bf16", 0.05)):
-        encoder = load_video_encoder(
+
+    def load(precision: str) -> Encoder:
+        return load_video_encoder(
             str(config), "random:0", device="cuda", precision=precision, frames=FRAMES
         )
-        features = encoder.encode(clips.cuda()).cpu()
-        assert features.dtype == torch.float32
-        torch.testing.assert_close(features, expected, rtol=tolerance, atol=tolerance)
+
+    check_cuda(load, clips, expected, low="bf16")
 
 
 @pytest.mark.slow

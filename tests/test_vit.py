@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 from conftest import TINY_VIT
+from encoder_contract import check_company, check_cuda, check_rough, check_seed
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
@@ -21,6 +22,7 @@ from timm.models import save_for_hf
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_video_encoder
 from pcmci.extract.encoders.normalise import Normalise
+from pcmci.extract.encoders.protocol import Encoder
 from pcmci.extract.encoders.timm_source import SHORT, timm_source
 from pcmci.extract.encoders.vit import VitEncoder
 
@@ -289,13 +291,7 @@ def test_names_and_weights_that_are_not_there(config: Path) -> None:
 
 
 def test_a_seed_gives_the_same_bits_anywhere_and_disturbs_nobody(config: Path) -> None:
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = loaded(config, "random:0").spec
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    assert loaded(config, "random:0").spec == first
-    assert loaded(config, "random:1").spec.sha256 != first.sha256
+    first = check_seed(lambda weights: loaded(config, weights))
     program = (
         "from pcmci.extract.encoders import load_video_encoder as load; import sys;"
         "print(load(sys.argv[1], 'random:0', device='cpu').spec.sha256)"
@@ -308,23 +304,14 @@ def test_a_seed_gives_the_same_bits_anywhere_and_disturbs_nobody(config: Path) -
 def test_the_company_of_a_frame_does_not_change_it(config: Path) -> None:
     """The bits for a fixed batch shape, for resuming relies on them; else to float tolerance."""
     encoder = loaded(config, "random:0")
-    frames = random_frames(16)
-    together = encoder.encode(frames)
-    assert torch.equal(encoder.encode(frames.flip(0)).flip(0), together)
-    strangers = random_frames(16, seed=1)
-    strangers[11] = frames[2]
-    assert torch.equal(encoder.encode(strangers)[11], together[2])
-    alone = torch.cat([encoder.encode(frame[None]) for frame in frames])
-    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+    check_company(encoder, random_frames(16), random_frames(16, seed=1), place=11, row=2)
 
 
 def test_bf16_is_close_and_comes_out_as_float32(config: Path) -> None:
     frames = random_frames(4)
     exact = loaded(config, "random:0").encode(frames)
     rough = loaded(config, "random:0", precision="bf16").encode(frames)
-    assert rough.dtype == torch.float32
-    assert not torch.equal(rough, exact)
-    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05)
+    check_rough(rough, exact)
 
 
 @pytest.mark.gpu
@@ -335,10 +322,11 @@ def test_cuda_equals_the_cpu(tmp_path: Path, kind: str) -> None:
     path.write_text(json.dumps(config_of(kind)))
     frames = random_frames(5)
     expected = loaded(path, "random:0").encode(frames)
-    for precision, tolerance in (("fp32", 1e-3), ("auto", 0.05)):
-        encoder = load_video_encoder(str(path), "random:0", device="cuda", precision=precision)
-        found = encoder.encode(frames.cuda()).cpu()
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+    def load(precision: str) -> Encoder:
+        return load_video_encoder(str(path), "random:0", device="cuda", precision=precision)
+
+    check_cuda(load, frames, expected)
 
 
 @pytest.mark.slow

@@ -12,16 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from encoder_contract import (
+    check_company,
+    check_cuda,
+    check_prepared,
+    check_rough,
+    check_seed,
+    features_of_a_store,
+)
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import transforms
 
-from pcmci.cache.store import open_store
 from pcmci.errors import UsageError, WeightsError
 from pcmci.extract.encoders import load_video_encoder
 from pcmci.extract.encoders.cards import card_of
-from pcmci.extract.encoders.normalise import Normalise
+from pcmci.extract.encoders.protocol import Encoder
 from pcmci.extract.encoders.random_state import random_state
 from pcmci.extract.encoders.x3d import X3D, X3DEncoder
 from pcmci.extract.encoders.x3d_checkpoint import fold, pytorchvideo_name, read_state, unfolded
@@ -393,30 +398,13 @@ def test_names_and_numbers_that_cannot_be_used(config: Path) -> None:
 
 
 def test_a_seed_gives_the_same_bits_and_disturbs_nobody(config: Path) -> None:
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = loaded(config, "random:0").spec
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    assert loaded(config, "random:0").spec == first
-    assert loaded(config, "random:1").spec.sha256 != first.sha256
+    check_seed(lambda weights: loaded(config, weights))
 
 
 @pytest.mark.parametrize("shape", [(240, 320), (320, 240), (45, 45), (20, 27), (46, 517)])
 def test_frames_are_prepared_as_torchvision_would(config: Path, shape: tuple[int, int]) -> None:
     encoder = loaded(config, "random:0")
-    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    expected = transforms.Compose(
-        [
-            transforms.Resize(CONFIG["short_side"], transforms.InterpolationMode.BILINEAR),
-            transforms.CenterCrop(SIZE),
-            transforms.ToTensor(),
-            transforms.Normalize([0.45] * 3, [0.225] * 3),
-        ]
-    )(Image.fromarray(frame))
-    small = torch.from_numpy(encoder.prepare(frame))
-    normalised = Normalise(encoder.spec.preprocessing, frames=1)(small[None, None])[0]
-    torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-6)
+    check_prepared(encoder, shape, CONFIG["short_side"], SIZE, [0.45] * 3, [0.225] * 3)
 
 
 def test_frames_of_a_clip_see_each_other_and_no_other_clip(config: Path) -> None:
@@ -442,14 +430,7 @@ def threads() -> Iterator[None]:
 def test_the_company_of_a_clip_does_not_change_it(config: Path) -> None:
     """The bits, wherever it stands and in a batch of any size."""
     encoder = loaded(config, "random:0")
-    clips = random_clips(5)
-    together = encoder.encode(clips)
-    assert torch.equal(encoder.encode(clips.flip(0)).flip(0), together)
-    strangers = random_clips(5, seed=1)
-    strangers[4] = clips[1]
-    assert torch.equal(encoder.encode(strangers)[4], together[1])
-    alone = torch.cat([encoder.encode(clip[None]) for clip in clips])
-    assert torch.equal(alone, together)
+    check_company(encoder, random_clips(5), random_clips(5, seed=1), bits_alone=True)
 
 
 def test_bf16_is_close_and_comes_out_as_float32(config: Path) -> None:
@@ -458,30 +439,18 @@ def test_bf16_is_close_and_comes_out_as_float32(config: Path) -> None:
     rough = load_video_encoder(
         str(config), "random:0", device="cpu", precision="bf16", frames=FRAMES
     ).encode(clips)
-    assert rough.dtype == torch.float32
-    assert not torch.equal(rough, exact)
-    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05 * float(exact.max()))
+    check_rough(rough, exact, scale=float(exact.max()))
 
 
 def test_a_store_of_its_features(
     config: Path, pcmci: Any, tiny_videos: Path, tiny_clip: Path, tmp_path: Path
 ) -> None:
     """The whole command with random weights."""
-    out = tmp_path / "store.zarr"
-    answer = pcmci(
-        "extract", "--dataset", "folder", "--videos", tiny_videos, "--frames", 2 * FRAMES,
-        "--vlm", tiny_clip, "--vlm-weights", "random:0",
-        "--video-encoder", config, "--video-weights", "random:0", "--out", out,
-    )  # fmt: skip
-    assert answer.code == 0
-    with open_store(out) as store:
-        spec = store.spec.video
-        assert (spec.tokens, spec.width) == (2 * FRAMES, WIDTH)
-        assert spec == loaded(config, "random:0", 2 * FRAMES).spec
-        features = store.read("video")[store.done_rows]
-        assert len(features) == 8
-        assert np.isfinite(features).all()
-        assert len(np.unique(features.reshape(8, -1), axis=0)) == 8
+    out, frames = tmp_path / "store.zarr", 2 * FRAMES
+    encoder = loaded(config, "random:0", frames)
+    assert (encoder.spec.tokens, encoder.spec.width) == (frames, WIDTH)
+    features = features_of_a_store(pcmci, tiny_videos, tiny_clip, config, out, encoder, frames)
+    assert len(np.unique(features.reshape(8, -1), axis=0)) == 8
 
 
 @pytest.mark.gpu
@@ -489,14 +458,13 @@ def test_a_store_of_its_features(
 def test_cuda_equals_the_cpu(config: Path) -> None:
     clips = random_clips(3)
     expected = loaded(config, "random:0").encode(clips)
-    for precision, tolerance in (("fp32", 1e-3), ("bf16", 0.05)):
-        encoder = load_video_encoder(
+
+    def load(precision: str) -> Encoder:
+        return load_video_encoder(
             str(config), "random:0", device="cuda", precision=precision, frames=FRAMES
         )
-        features = encoder.encode(clips.cuda()).cpu()
-        assert features.dtype == torch.float32
-        bound = tolerance * float(expected.max())
-        torch.testing.assert_close(features, expected, rtol=tolerance, atol=bound)
+
+    check_cuda(load, clips, expected, low="bf16", scale=float(expected.max()))
 
 
 @pytest.mark.slow
