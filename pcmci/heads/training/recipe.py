@@ -13,7 +13,7 @@ import re
 import subprocess
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,7 @@ class Recipe:
             "precision": self.precision,
             "device": self.device,
         }
-        splits, groups = np.array(store.splits), np.array(store.groups)
-        if is_shared_out(splits, groups, store.activity, self.train.validation):
+        if self.train.validation and _is_shared_out(store, self.train.validation):
             content["validation"] = "shared out"  # what was trained before had another split
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -150,3 +149,9 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+@lru_cache(maxsize=32)
+def _is_shared_out(store: Store, share: float) -> bool:
+    """A sweep asks for each run's key many times, and what a store says of splits stays."""
+    return is_shared_out(np.array(store.splits), np.array(store.groups), store.activity, share)
