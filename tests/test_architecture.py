@@ -23,7 +23,7 @@ MAY = {
     "stopping": {"errors"},
     "flags": set(),
     "remote": set(),
-    "cache/schema": set(),
+    "cache/schema": {"cache/replaced"},
     "cache/disk": {"remote"},
     "cache/nearby": {"remote"},
     "cache/changes": {"cache/schema"},
@@ -40,12 +40,12 @@ MAY = {
         "cache/nearby", "cache/replaced", "cache/schema", "cache/writing",
     },
     "cache/upkeep": {
-        "remote", "cache/contents", "cache/disk", "cache/formats", "cache/nearby", "cache/schema",
-        "cache/store", "cache/writing",
+        "remote", "cache/contents", "cache/disk", "cache/formats", "cache/nearby", "cache/replaced",
+        "cache/schema", "cache/store", "cache/writing",
     },
     "cluster": set(),
     "kitchen": set(),
-    "extract/config": {"cache/schema"},
+    "extract/config": {"cache/replaced"},
     "extract/datasets": {"cache/schema", "remote"},
     "extract/imported": {"cache", "extract/datasets", "extract/table", "remote"},
     "extract/table": {"cache/schema", "extract/datasets"},
@@ -180,6 +180,11 @@ def test_scoring_knows_no_torch():
 )
 def test_importing_loads_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_line_waits_for_no_numpy():
+    code = "import sys, pcmci.cli; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import re
 
+FAIL = "fail"
+"""Of a store or an extraction: a video that cannot be decoded whole has no features."""
+
 _NOTE = re.compile(r"(\d+) of \d+ frames replaced: ")
 
 

@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from pcmci.cache.replaced import FAIL
 from pcmci.errors import StoreError
 
 FORMAT_VERSION = 2
 """The newest that this program reads. A spec has the least one that can say what it says, so that
 older programs go on with every store that they understand."""
-
-FAIL = "fail"
-"""A video that cannot be decoded whole has no features."""
 
 NO_VLM = "none"
 """The name of the VLM in a store of imported features that has no such half."""

@@ -32,8 +32,8 @@ from pcmci.cache.formats.choose import check_exists, exists, file_format, open_c
 from pcmci.cache.formats.layout import ChunkError, Chunks, Layout
 from pcmci.cache.lazy import lazy_array
 from pcmci.cache.nearby import beside, forget
-from pcmci.cache.replaced import replaced_frames
-from pcmci.cache.schema import FAIL, FEATURES, Status, StoreSpec, VideoTable
+from pcmci.cache.replaced import FAIL, replaced_frames
+from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writing.one_writer import writer_lock
 from pcmci.cache.writing.writer import StoreWriter, recover
 from pcmci.errors import SpecMismatch, StoreError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pcmci.cache.schema import FAIL
+from pcmci.cache.replaced import FAIL
 from pcmci.errors import UsageError
 
 

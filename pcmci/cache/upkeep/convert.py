@@ -14,7 +14,8 @@ from pcmci.cache.contents import DOCUMENTS, array_layouts, documents, read_head
 from pcmci.cache.formats.choose import exists, file_format, open_chunks
 from pcmci.cache.formats.layout import Layout
 from pcmci.cache.nearby import JOURNAL, nearby
-from pcmci.cache.schema import FAIL, FEATURES, StoreSpec
+from pcmci.cache.replaced import FAIL
+from pcmci.cache.schema import FEATURES, StoreSpec
 from pcmci.cache.store import Store, building, open_store
 from pcmci.errors import StoreError
 from pcmci.remote.url import Place, Url, place

@@ -13,7 +13,8 @@ from pcmci.cache.contents import DIFFERS, checksum, read_chunk, read_head
 from pcmci.cache.formats.choose import check_exists, open_chunks
 from pcmci.cache.formats.layout import ChunkError, Chunks
 from pcmci.cache.nearby import JOURNAL, beside, nearby
-from pcmci.cache.schema import FAIL, FEATURES, Status, StoreSpec, VideoTable
+from pcmci.cache.replaced import FAIL
+from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
 from pcmci.cache.writing.writer import recover
 from pcmci.errors import StoreError
 from pcmci.remote.url import Url, place

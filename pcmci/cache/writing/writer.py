@@ -23,7 +23,8 @@ from pcmci.cache.contents import (
 from pcmci.cache.formats.choose import check_exists, exists, open_chunks
 from pcmci.cache.formats.layout import ChunkError
 from pcmci.cache.nearby import JOURNAL, nearby
-from pcmci.cache.schema import FAIL, FEATURES, Status
+from pcmci.cache.replaced import FAIL
+from pcmci.cache.schema import FEATURES, Status
 from pcmci.cache.writing.journal import Journal
 from pcmci.cache.writing.lock import StoreLocked
 from pcmci.cache.writing.one_writer import writer_lock

@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pcmci.cache.formats.choose import exists
+from pcmci.cache.replaced import FAIL
 from pcmci.cache.schema import (
-    FAIL,
     IMPORTED,
     NO_VLM,
     EncoderSpec,

@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from pcmci.cache.replaced import replaced_note
-from pcmci.cache.schema import FAIL, Preprocessing, Sampling
+from pcmci.cache.replaced import FAIL, replaced_note
+from pcmci.cache.schema import Preprocessing, Sampling
 from pcmci.errors import PcmciError, VideoError
 from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.video.fetching import NoRoom, fetched

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pcmci.cache.schema import FAIL, Status
+from pcmci.cache.replaced import FAIL
+from pcmci.cache.schema import Status
 from pcmci.cache.store import Store
 from pcmci.cluster.patience import WAIT_MINUTES
 from pcmci.errors import PcmciError, UsageError

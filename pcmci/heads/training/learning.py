@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
-from pcmci.cache.schema import FAIL
+from pcmci.cache.replaced import FAIL
 from pcmci.cache.store import Store
 from pcmci.errors import PcmciError, UsageError
 from pcmci.heads.catalogue import HEADS
