@@ -15,10 +15,10 @@ from pcmci.heads.ablation.ablate import ablate
 from pcmci.heads.catalogue import configure
 from pcmci.heads.training.fit import build_model
 from pcmci.heads.training.run import load_run
-from pcmci.report.ablation import read_rows
 from pcmci.report.few_parameters import CONTROL, few_parameters
 from pcmci.report.page import Section
 from pcmci.report.paper import FEW_PARAMETERS, TUNED_SHARES, reported_tuned
+from pcmci.report.rows import read_rows
 
 QUICK = {"epochs": 1, "batch_size": 40}  # and the paper's sizes, or nothing of it stands beside
 

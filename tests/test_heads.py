@@ -286,7 +286,16 @@ def test_stores_are_rows_named_by_what_differs(two_stores, tmp_path):
     second = [r for r in found.summary if r["variant"] == "none @ vit-base" and not r["reference"]]
     assert second
     assert all(r["difference"] is not None for r in second if r["seeds"])
-    assert ">store<" in write_report(found.path).read_text()
+    page = write_report(found.path).read_text()
+    assert ">store<" in page
+    for store in two_stores:  # where it came from: each, not the first alone
+        name = store.spec.video.name
+        assert f"{name}: {name}, weights" in page
+        assert f"{name}: {store.path} (fingerprint {store.fingerprint[:12]}" in page
+    (lone,) = {
+        line for line in write_report(alone.path).read_text().splitlines() if "weights" in line
+    }
+    assert "vit-base: vit-base" not in lone
 
 
 def test_stores_that_cannot_be_compared_say_why(two_stores, tmp_path):

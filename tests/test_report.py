@@ -18,8 +18,9 @@ from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError, UsageError
 from pcmci.heads.ablation.ablate import ablate
 from pcmci.heads.ablation.grid import PAPER_ORDERS
-from pcmci.report.ablation import ablation_page, read_rows, write_report
+from pcmci.report.ablation import ablation_page, write_report
 from pcmci.report.paper import REPORTED, reported
+from pcmci.report.rows import read_rows
 from pcmci.report.table import ablation_table, paper_figure, percent, score_table, show, spread
 
 NASTY = "<script>document.title='hurt'</script>"

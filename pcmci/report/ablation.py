@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 from matplotlib.figure import Figure as Drawing
 
-from pcmci.errors import PcmciError, UsageError
 from pcmci.report import figures, glyphs
 from pcmci.report.encoders import row_notes
 from pcmci.report.few_parameters import few_parameters
 from pcmci.report.literature import LITERATURE
 from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS
+from pcmci.report.rows import Row, Rows, read_rows
 from pcmci.report.table import (
     STAGES,
     best_row,
@@ -39,8 +34,6 @@ from pcmci.report.table import (
     undefined_line,
 )
 
-Row = dict[str, Any]
-
 SHOWN_PAIRS = 15
 """Implausible pairs on the page; the table of rows has more."""
 NAMED_ORDERS = 3
@@ -50,60 +43,6 @@ SHOWN_CLASSES = 12
 """Classes with the largest differences that are named."""
 SHOWN_VIDEOS = 50
 """Lost videos that are listed; all are in sweep.json."""
-NEEDED = ("results", "summary")
-WHOLE = "ich,ici,ivc"
-"""The paper's own order."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """tables: name -> rows. matrices: of coprediction.npz. facts: of sweep.json."""
-
-    tables: dict[str, list[Row]]
-    matrices: dict[str, np.ndarray]
-    facts: dict[str, Any]
-
-    @cached_property
-    def summary(self) -> list[Row]:
-        return self.tables["summary"]
-
-    @property
-    def reference(self) -> str:
-        """The name of the variant that the others are compared with."""
-        return str(self.facts["reference"])
-
-    @cached_property
-    def variants(self) -> list[str]:
-        """In the order asked for."""
-        return list(dict.fromkeys(row["variant"] for row in self.tables["results"]))
-
-    @property
-    def shown(self) -> list[str]:
-        """The reference, and the paper's own order or the last: what stands side by side."""
-        others = [name for name in self.variants if name != self.reference]
-        whole = [name for name in others if name.split(" ")[0] == WHOLE]
-        return [self.reference, *(whole or others[-1:])[:1]]
-
-    def scores(self) -> list[str]:
-        """Acc, mAP, ODD: those that there are."""
-        return list(dict.fromkeys(row["score"] for row in self.summary))
-
-
-def read_rows(folder: Path) -> Rows:
-    """Raises UsageError where there are none, PcmciError where they cannot be read."""
-    if not (folder / "sweep.json").is_file():
-        raise UsageError(f"{folder} is no ablation: it has no sweep.json; pcmci ablate makes one")
-    try:
-        tables = {
-            file.stem: pa.parquet.read_table(file).to_pylist()
-            for file in sorted(folder.glob("*.parquet"))
-        }
-        with np.load(folder / "coprediction.npz", allow_pickle=False) as file:
-            matrices = dict(file)
-        facts = json.loads((folder / "sweep.json").read_text())
-        return Rows({name: tables.pop(name) for name in NEEDED} | tables, matrices, facts)
-    except (OSError, ValueError, KeyError, BadZipFile, pa.ArrowException) as error:
-        raise PcmciError(f"{folder}: the rows cannot be read: {error}") from error
 
 
 def write_report(folder: str | Path) -> Path:
@@ -286,8 +225,9 @@ def _score_table(rows: Rows, split: str) -> Table:
         each = "; ".join(f"{at} {share} %" for at, share in covered.items())
     else:
         each = f"{next(iter(covered.values()))} %"
-    damaged = rows.facts.get("replaced", {}).get(split, 0)
-    replaced = f", {damaged} of them with replaced frames" if damaged else ""
+    damaged = {at: one.get("replaced", {}).get(split, 0) for at, one in rows.stores.items()}
+    counts = " and ".join(f"{n} ({at})" if at else str(n) for at, n in damaged.items() if n)
+    replaced = f", {counts} of them with replaced frames" if counts else ""
     truths = {percent(row["truth"]) for row in any_row.values() if row["truth"] is not None}
     truth = f" ODD of the ground truth: {', '.join(sorted(truths))}." if truths else ""
     caption = f"In percent, on {split}; {each} of its videos have features{replaced}.{truth}"
@@ -323,7 +263,7 @@ def _literature(rows: Rows) -> Section | None:
 
 def _encoders(rows: Rows) -> Section | None:
     """What the encoders cost, where stores are compared."""
-    stores = {name: one for name, one in rows.facts.get("stores", {}).items() if name}
+    stores = {name: one for name, one in rows.stores.items() if name}
     if not stores:
         return None
     body: list[list[Cell]] = []
@@ -611,23 +551,30 @@ def _lost(rows: Rows) -> Section | None:
 
 def _facts(rows: Rows) -> dict[str, str]:
     facts = rows.facts
-    counts = ", ".join(f"{count} {status}" for status, count in facts["counts"].items())
-    coverage = ", ".join(
-        f"{split} {have} of {total}" for split, (have, total) in facts["coverage"].items()
-    )
-    damaged = ", ".join(f"{split} {n}" for split, n in facts.get("replaced", {}).items() if n)
+
+    def each(say: Callable[[Mapping[str, Any]], str]) -> str:
+        """What is said of the store; of several once, or each by its name where they differ."""
+        said = {name: say(one) for name, one in rows.stores.items()}
+        if len(set(said.values())) == 1:
+            return next(iter(said.values()))
+        return "; ".join(f"{name}: {value}" for name, value in said.items() if value)
+
     grid = "; ".join(f"{name}: {', '.join(map(str, v))}" for name, v in facts["grid"].items())
     shown = {
         "data set": facts["dataset"],
-        "videos": counts,
-        "with features": coverage,
-        "with replaced frames": damaged,
-        "frames a video": str(facts["frames"]),
-        "VLM": _encoder(facts["vlm"]),
-        "video encoder": _encoder(facts["video encoder"]),
-        "libraries": ", ".join(f"{name} {v}" for name, v in facts["libraries"].items()),
-        "store": f"{facts['store']} (fingerprint {facts['fingerprint'][:12]}, content "
-        f"{facts['content digest'][:12]})",
+        "videos": each(lambda one: ", ".join(f"{n} {what}" for what, n in one["counts"].items())),
+        "with features": each(_coverage),
+        "with replaced frames": each(_replaced),
+        "frames a video": each(lambda one: str(one["frames"])),
+        "VLM": each(lambda one: _encoder(one["vlm"])),
+        "video encoder": each(lambda one: _encoder(one["video encoder"])),
+        "libraries": each(lambda one: ", ".join(f"{n} {v}" for n, v in one["libraries"].items())),
+        "store": each(
+            lambda one: (
+                f"{one['path']} (fingerprint {one['fingerprint'][:12]}, content "
+                f"{one['content digest'][:12]})"
+            )
+        ),
         "seeds": ", ".join(map(str, facts["seeds"])),
         "grid": grid,
         "epochs": str(facts["epochs"]),
@@ -636,6 +583,14 @@ def _facts(rows: Rows) -> dict[str, str]:
         "made": facts["made"],
     }
     return {name: value for name, value in shown.items() if value}
+
+
+def _coverage(store: Mapping[str, Any]) -> str:
+    return ", ".join(f"{at} {have} of {total}" for at, (have, total) in store["coverage"].items())
+
+
+def _replaced(store: Mapping[str, Any]) -> str:
+    return ", ".join(f"{at} {n}" for at, n in store.get("replaced", {}).items() if n)
 
 
 def _encoder(spec: Mapping[str, Any]) -> str:

@@ -11,14 +11,12 @@ from typing import Any
 
 from pcmci.report.page import Cell, Section, Table
 from pcmci.report.paper import MODEL_PARAMETERS, TUNED_SHARES, reported_tuned
+from pcmci.report.rows import WHOLE, Row
 from pcmci.report.table import percent, spread
-
-Row = Mapping[str, Any]
 
 SCORES = {"activity": "Acc", "steps": "mAP"}
 """The score of a label set that is shown."""
 
-WHOLE = "ich,ici,ivc"
 WITHOUT_VISUAL = "text,classifier"
 CONTROL = 11.4e6
 """Numbers of a head without stages that is as large as the paper's smaller share: 5.41 % of its

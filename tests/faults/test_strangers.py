@@ -17,7 +17,7 @@ from pcmci.extract.datasets import coin, files, load_dataset
 from pcmci.heads.ablation.ablate import ablate
 from pcmci.heads.scoring.predictions import Predictions
 from pcmci.heads.training.run import load_run, train_heads
-from pcmci.report.ablation import read_rows
+from pcmci.report.rows import read_rows
 
 QUICK = {"epochs": 1, "relations": 4, "decoder_heads": 4, "feedforward": 24, "progress": False}
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from pcmci.cache.replaced import FAIL
 from pcmci.cache.schema import Status
 from pcmci.cache.store import Store
 from pcmci.cluster.patience import WAIT_MINUTES
@@ -26,7 +24,7 @@ from pcmci.heads.ablation.grid import Model, check_grid, parse_models
 from pcmci.heads.ablation.one_store import Preview, StoreSweep
 from pcmci.heads.ablation.outcomes import Outcome
 from pcmci.heads.ablation.results import Results, collect, write_facts
-from pcmci.heads.ablation.stores import store_names
+from pcmci.heads.ablation.stores import store_facts, store_names
 from pcmci.heads.ablation.sweep import Trial
 from pcmci.heads.catalogue import DEFAULT, HEADS, setting_name
 from pcmci.heads.config import STAGES, parse_labels, parse_order
@@ -165,7 +163,14 @@ class Ablator:
         failures = {
             _shown(outcome.trial): outcome.reason for outcome in outcomes if not outcome.run
         }
-        stores = {part.name: _stored(part.store, costs or {}) for part in self.parts}
+        stores = {
+            part.name: {
+                "path": str(part.store.path),
+                **store_facts(part.store),
+                "cost": dict((costs or {}).get(str(part.store.path), {})),
+            }
+            for part in self.parts
+        }
         facts = self._facts(taus, resamples, command) | {
             "stores": stores,
             "runs": len(outcomes),
@@ -190,18 +195,14 @@ class Ablator:
 
     def _facts(self, taus: Sequence[float], resamples: int, command: str) -> dict[str, Any]:
         store = self.parts[0].store
-        spec = store.spec
-        counts = store.counts
         without = [status for status in Status if status is not Status.DONE]
         lost = [
             video | ({"store": part.name} if part.name else {})
             for part in self.parts
             for video in part.store.listed(*without)
         ]
-        splits = dict.fromkeys(store.splits)
-        done = set(store.done_rows.tolist())
         return {
-            "dataset": spec.dataset,
+            "dataset": store.spec.dataset,
             "labels": self.sweep.labels,
             "heads": list(dict.fromkeys(v.head for v in self.sweep.variants)),
             "orders": list(dict.fromkeys(v.order_name for v in self.sweep.variants)),
@@ -211,22 +212,8 @@ class Ablator:
             "taus": list(taus),
             "resamples": resamples,
             "store": str(store.path),
-            "fingerprint": store.fingerprint,
-            "content digest": store.content_digest,
-            "counts": {s.name.lower(): counts[s] for s in Status if counts[s]},
-            "coverage": {
-                split: [
-                    sum(i in done for i, s in enumerate(store.splits) if s == split),
-                    store.splits.count(split),
-                ]
-                for split in splits
-            },
-            **_damaged(store),
+            **store_facts(store),
             "lost videos": lost,
-            "vlm": spec.vlm,
-            "video encoder": spec.video,
-            "frames": spec.sampling.frames,
-            "libraries": spec.libraries,
             "commit": commit(),
             "torch": torch.__version__,
             "device": str(self.parts[0].on),
@@ -325,27 +312,6 @@ def _reference(reference: tuple[str, ...] | str | None, models: Sequence[Model])
     if reference.strip().lower() in HEADS:
         return reference.strip().lower(), ()
     return DEFAULT, parse_order(reference)
-
-
-def _damaged(store: Store) -> dict[str, Any]:
-    """Split -> videos with replaced frames; nothing of a store that takes no damaged ones."""
-    if store.spec.damaged == FAIL:
-        return {}
-    damaged = [store.splits[row] for row in np.flatnonzero(store.replaced).tolist()]
-    return {"replaced": {split: damaged.count(split) for split in dict.fromkeys(store.splits)}}
-
-
-def _stored(store: Store, costs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What a page says of one of several stores."""
-    return {
-        "path": str(store.path),
-        "fingerprint": store.fingerprint,
-        "content digest": store.content_digest,
-        "vlm": store.spec.vlm,
-        "video encoder": store.spec.video,
-        "frames": store.spec.sampling.frames,
-        "cost": dict(costs.get(str(store.path), {})),
-    }
 
 
 def _shown(trial: Trial) -> str:

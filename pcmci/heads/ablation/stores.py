@@ -1,11 +1,14 @@
-"""Several stores in one sweep: whether they can be compared, and what each is called."""
+"""The stores of a sweep: whether they can be compared, their names, and what is said of each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from pcmci.cache.schema import StoreSpec
+import numpy as np
+
+from pcmci.cache.replaced import FAIL
+from pcmci.cache.schema import Status, StoreSpec
 from pcmci.cache.store import Store
 from pcmci.errors import UsageError
 
@@ -63,3 +66,24 @@ def _facts(spec: StoreSpec) -> dict[str, Any]:
         "video weights": spec.video.weights,
         "vlm weights": spec.vlm.weights,
     }
+
+
+def store_facts(store: Store) -> dict[str, Any]:
+    """What a page says of a store: where its features come from, and of how many videos. Without
+    `replaced` for one that takes no damaged videos."""
+    spec, counts, splits = store.spec, store.counts, dict.fromkeys(store.splits)
+    done = [store.splits[row] for row in store.done_rows.tolist()]
+    facts = {
+        "fingerprint": store.fingerprint,
+        "content digest": store.content_digest,
+        "counts": {s.name.lower(): counts[s] for s in Status if counts[s]},
+        "coverage": {split: [done.count(split), store.splits.count(split)] for split in splits},
+        "vlm": spec.vlm,
+        "video encoder": spec.video,
+        "frames": spec.sampling.frames,
+        "libraries": spec.libraries,
+    }
+    if spec.damaged != FAIL:
+        damaged = [store.splits[row] for row in np.flatnonzero(store.replaced).tolist()]
+        facts["replaced"] = {split: damaged.count(split) for split in splits}
+    return facts
