@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
+from distributed import Client, Scheduler, SpecCluster, Worker, WorkerPlugin
 
+from pcmci.cluster.nanny import PatientNanny
 from pcmci.cluster.threads import THREADS
 from pcmci.device import usable_cores
 from pcmci.errors import ClusterError, UsageError
@@ -138,7 +139,7 @@ def worker_specs(workers: int, gpus: Sequence[str]) -> dict[int, dict[str, Any]]
         environment = {THREADS: threads}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-        specs[index] = {"cls": Nanny, "options": {**options, "env": environment}}
+        specs[index] = {"cls": PatientNanny, "options": {**options, "env": environment}}
     return specs
 
 
