@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/pcmci demo
 
-# a process a core, at most four: each imports torch for itself
+# How many processes: tests/conftest.py. Compiled tests are kept, whatever the shell says: each of
+# the processes would compile them again.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal
 
 # every fault by the hundred, with a table at the end; half an hour at most
 test-faults: $(VENV)/.installed-test

@@ -3,14 +3,16 @@ most of a process's start. Not forked from the tests' own, whose threads they wo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 PRELOAD = [
     "pcmci.cli",
@@ -29,6 +31,15 @@ def forkserver() -> multiprocessing.context.ForkServerContext:
     first.start()
     first.join()
     return context
+
+
+@contextlib.contextmanager
+def forked() -> Iterator[None]:
+    """What is spawned inside is forked from `forkserver`: as many imports of torch less. That a
+    spawned process works as well is the matter of tests that run a script or a command."""
+    context = forkserver()
+    with mock.patch.object(multiprocessing, "get_context", return_value=context):
+        yield
 
 
 class Child:

@@ -175,20 +175,40 @@ def s3_environment() -> Iterator[dict[str, str]]:
         yield environment
 
 
-@pytest.fixture
-def s3(s3_environment, monkeypatch, tmp_path) -> Iterator[str]:
-    """The name of an empty bucket on a server of this process."""
+@pytest.fixture(scope="session")
+def s3_service(s3_environment):
+    """boto3's view of it: to make one takes longer than to make a bucket."""
     import boto3
 
+    return boto3.resource(
+        "s3",
+        endpoint_url=s3_environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id=s3_environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3_environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=s3_environment["AWS_REGION"],
+    )
+
+
+@pytest.fixture
+def s3(s3_service, s3_environment, monkeypatch, tmp_path) -> Iterator[str]:
+    """The name of an empty bucket on a server of this process."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    bucket = boto3.resource("s3").create_bucket(Bucket="testing")
+    bucket = s3_service.create_bucket(Bucket="testing")
     yield bucket.name
     bucket.objects.all().delete()
     bucket.delete()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Of `-n auto`: one more than there are cores, for half of the time a test waits for processes
+    that it started; at most four, for each imports torch for itself."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min((len(affinity(0)) if affinity else os.cpu_count() or 1) + 1, 4)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def s3_server() -> Iterator[dict[str, str]]:
         server.stop()
 
 
+@functools.cache  # each reads the machine's certificates; there is one server a session
 def bucket(name: str) -> obstore.store.ObjectStore:
     return obstore.store.from_url(f"s3://{name}")
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from children import Child, command
+from children import Child, command, forked
 from synthetic import small_store
 
 import pcmci as package
@@ -119,9 +119,10 @@ def test_a_sweep_goes_on_where_it_was_killed(store, swept, tmp_path, monkeypatch
 def test_workers_and_stacks_change_no_result(store, swept, tmp_path):
     """Up to rounding, which depends on the number of threads."""
     options = {"grid": {"lr": (1e-4, 1e-2)}, "validation": 0.25, "resamples": 0, "progress": False}
-    many = ablate(
-        store, ORDERS, 2, out=tmp_path / "a", results=tmp_path, workers=2, **options, **QUICK
-    )
+    with forked():
+        many = ablate(
+            store, ORDERS, 2, out=tmp_path / "a", results=tmp_path, workers=2, **options, **QUICK
+        )
     stacked = ablate(
         store, ORDERS, 2, out=tmp_path / "b", results=tmp_path, workers=1, stack=4, **options,
         **QUICK,

