@@ -20,6 +20,7 @@ from pcmci.commands.import_features import import_
 from pcmci.commands.kitchen import kitchen
 from pcmci.commands.predict import predict
 from pcmci.commands.report import report
+from pcmci.commands.runs import runs
 from pcmci.commands.store import store_app
 from pcmci.commands.train_heads import train_heads
 from pcmci.errors import PcmciError
@@ -37,6 +38,7 @@ for command in (
     train_heads,
     ablate,
     report,
+    runs,
     evaluate,
     predict,
     heads,
