@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-faults lint types bench clean
+.PHONY: demo test test-faults lint types docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pcmci demo
@@ -23,6 +23,10 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
+# the site, to build/site; reads the docstrings without importing anything
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --quiet --strict
+
 # every claim about speed, measured: bench/performance.md; half an hour, with nothing else running
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/all.py
@@ -38,6 +42,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test

@@ -43,4 +43,6 @@ def __getattr__(name: str) -> Any:
         return version("pcmci")
     if name not in _HOMES:
         raise AttributeError(f"module 'pcmci' has no attribute {name!r}")
+    if name == "extract":  # a folder too, which Python puts in this place as soon as it is imported
+        return import_module("pcmci.extract")
     return getattr(import_module(_HOMES[name]), name)
