@@ -162,9 +162,10 @@ def at_home(home, monkeypatch):
 
 
 def filled_in(words: tuple[str, ...]) -> list[str]:
-    """As a shell does it; and smaller."""
+    """As a shell does it where a reader has seen this page alone: of several files the last one
+    made. And smaller."""
     _, name, *rest = words
-    spread = [found for word in rest for found in (sorted(glob.glob(word)) or [word])]
+    spread = [max(glob.glob(word), key=os.path.getmtime, default=word) for word in rest]
     return [name, *spread, *SMALLER.get(name, [])]
 
 
