@@ -23,9 +23,10 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-# the site, to build/site; reads the docstrings without importing anything
+# the site, to build/site; docstrings are read, nothing is imported. From the disk it has no search:
+# python -m http.server -d build/site
 docs: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # every claim about speed, measured: bench/performance.md; half an hour, with nothing else running
 bench: $(VENV)/.installed-bench
