@@ -144,21 +144,15 @@ def tiny_world():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, tiny_world):
-    """A folder with a world and its store, where readers of all pages are at work."""
+    """What the first notebook found; the folder in which it and readers of all pages are at work
+    is the current one."""
     folder = tmp_path_factory.mktemp("reader")
     before = Path.cwd()
     os.chdir(folder)
     try:
-        run_notebook(NOTEBOOKS[0])
-        yield folder
+        yield run_notebook(NOTEBOOKS[0])
     finally:
         os.chdir(before)
-
-
-@pytest.fixture
-def at_home(home, monkeypatch):
-    monkeypatch.chdir(home)
-    return home
 
 
 def filled_in(words: tuple[str, ...]) -> list[str]:
@@ -177,7 +171,7 @@ RUN = [
 
 
 @pytest.mark.parametrize("page", RUN)
-def test_the_commands_of_a_page_run(page, at_home, pcmci):
+def test_the_commands_of_a_page_run(page, home, pcmci):
     for block in BLOCKS:
         if block.page != page or block.needs:
             continue
@@ -211,13 +205,12 @@ def run_notebook(name: str) -> dict:
     return module.__dict__
 
 
-def test_from_videos_to_a_table(at_home):
-    found = run_notebook(NOTEBOOKS[0])
-    assert {row["variant"] for row in found["table"].summary} == {"none", "ich", "ich,ici,ivc"}
-    assert found["run"].reused  # here: by the home of the pages, which was made in the same way
+def test_from_videos_to_a_table(home):
+    assert {row["variant"] for row in home["table"].summary} == {"none", "ich", "ich,ici,ivc"}
+    assert home["table"].trained == home["table"].done - 1  # the run before it is taken over
 
 
-def test_your_own_head(at_home):
+def test_your_own_head(home):
     found = run_notebook(NOTEBOOKS[1])
     assert {row["variant"] for row in found["table"].summary} == {"none", "linear", "ask"}
     assert found["run"].described == "head ask"  # also where nobody knows it any more

@@ -10,17 +10,15 @@ from synthetic import small_store
 
 from pcmci.cache.store import open_store
 from pcmci.errors import UsageError
+from pcmci.heads.training.choosing import chosen, parse_where, sorted_runs
 from pcmci.heads.training.folders import (
     BROKEN,
     DIVERGED,
     DONE,
     UNFINISHED,
-    chosen,
     folder_bytes,
     list_runs,
     look_at,
-    parse_where,
-    sorted_runs,
 )
 from pcmci.heads.training.held import held
 from pcmci.heads.training.run import train_heads
@@ -222,6 +220,17 @@ def test_the_command_shows_and_prints_what_is_there(made, tmp_path, pcmci):
     assert [one["path"] for one in found["runs"]] == [str(runs[0].path)]
     assert found["runs"][0]["scores"] == runs[0].metrics
     assert found["bytes"] == runs[0].bytes
+
+
+def test_a_run_of_a_head_that_nobody_knows_here_is_listed(made, tmp_path, pcmci):
+    _, runs = made
+    copy = tmp_path / runs[2].path.name
+    shutil.copytree(runs[2].path, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"head": "mine"}))
+    (listed,) = list_runs([tmp_path])
+    assert (listed.state, listed.head, listed.settings["epochs"]) == (DONE, "mine", 1)
+    assert "mine" in pcmci("runs", tmp_path).out
 
 
 def test_a_folder_that_is_not_there_says_what_makes_one(pcmci, tmp_path, monkeypatch):

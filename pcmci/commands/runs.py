@@ -13,15 +13,8 @@ import typer
 from pcmci.commands.options import AsJson
 from pcmci.commands.showing import print_json, size
 from pcmci.heads.catalogue import shown_name
-from pcmci.heads.training.folders import (
-    DONE,
-    STATES,
-    Listed,
-    chosen,
-    list_runs,
-    parse_where,
-    sorted_runs,
-)
+from pcmci.heads.training.choosing import chosen, parse_where, sorted_runs
+from pcmci.heads.training.folders import DONE, STATES, Listed, list_runs
 from pcmci.plain import plain
 
 
