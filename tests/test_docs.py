@@ -15,7 +15,7 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -76,9 +76,15 @@ BLOCKS = [
 ]
 
 
+@cache
+def program():
+    """All commands; made once, for it takes its time."""
+    return typer.main.get_command(cli.app)
+
+
 def check_words(words: tuple[str, ...]) -> None:
     """Raises where the program has no such command, option or number of arguments."""
-    command = typer.main.get_command(cli.app)
+    command = program()
     context = typer.Context(command)
     _, *rest = words
     while hasattr(command, "commands"):
@@ -111,13 +117,13 @@ def test_a_slip_of_the_pen_would_be_noticed(line, says):
 
 
 def test_commands_between_back_quotes_are_the_programs():
-    program = typer.main.get_command(cli.app)
+    commands = program().commands
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
         for name in re.findall(r"`pcmci ([a-z][a-z-]*)", text):
-            assert name in program.commands, f"{path}: pcmci {name}"
+            assert name in commands, f"{path}: pcmci {name}"
         for name in re.findall(r"`pcmci store ([a-z]+)", text):
-            assert name in program.commands["store"].commands, f"{path}: pcmci store {name}"
+            assert name in commands["store"].commands, f"{path}: pcmci store {name}"
 
 
 def test_what_cannot_run_here_is_the_smaller_part_of_the_task_pages():
