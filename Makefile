@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-faults lint types bench clean
+.PHONY: demo test test-faults lint types docs bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pcmci demo
@@ -24,6 +24,11 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
+# the site, to build/site; docstrings are read, nothing is imported. From the disk it has no search:
+# python -m http.server -d build/site
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 # every claim about speed, measured: bench/performance.md; half an hour, with nothing else running
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/all.py
@@ -39,6 +44,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test

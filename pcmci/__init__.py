@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pcmci.errors import PcmciError
 
 if TYPE_CHECKING:
+    __version__: str
     from pcmci.cache.store import open_store as open_store
     from pcmci.extract.datasets import load_dataset as load_dataset
     from pcmci.extract.pipeline import extract as extract
@@ -32,10 +33,16 @@ _HOMES = {
     "train_heads": "pcmci.heads.training.run",
 }
 
-__all__ = ["PcmciError", *_HOMES]
+__all__ = ["PcmciError", "__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pcmci")
     if name not in _HOMES:
         raise AttributeError(f"module 'pcmci' has no attribute {name!r}")
+    if name == "extract":  # a folder too, which Python puts in this place as soon as it is imported
+        return import_module("pcmci.extract")
     return getattr(import_module(_HOMES[name]), name)

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -20,6 +20,7 @@ from pcmci.commands.import_features import import_
 from pcmci.commands.kitchen import kitchen
 from pcmci.commands.predict import predict
 from pcmci.commands.report import report
+from pcmci.commands.runs import runs
 from pcmci.commands.store import store_app
 from pcmci.commands.train_heads import train_heads
 from pcmci.errors import PcmciError
@@ -37,6 +38,7 @@ for command in (
     train_heads,
     ablate,
     report,
+    runs,
     evaluate,
     predict,
     heads,
@@ -47,6 +49,26 @@ for command in (
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(store_app, name="store")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"pcmci {version('pcmci')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and leave.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """What holds for all commands; the text of their help is that of the app."""
 
 
 def main() -> NoReturn:

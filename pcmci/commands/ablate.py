@@ -23,7 +23,7 @@ from pcmci.commands.options import (
     WaitWorkers,
     find_stores,
 )
-from pcmci.commands.showing import duration, print_json, say_coverage, show_worker
+from pcmci.commands.showing import duration, print_json, say_coverage, show_worker, size
 from pcmci.flags import with_flags
 from pcmci.heads.ablation.grid import parse_grid, parse_models, parse_seeds
 from pcmci.heads.catalogue import DEFAULT, HEADS, check_owned, configure, flags, owners
@@ -181,8 +181,10 @@ def ablate(
                 print(line)
         if line := no_interval_line(found.summary, "test"):
             print(line)
+        total = sum(row.get("bytes") or 0 for row in found.rows)
+        there = found.done - found.trained
         print(
-            f"{found.done} runs ({found.done - found.trained} of them were there)\n"
+            f"{found.done} runs ({there} of them were there), {size(total)} in {out}\n"
             f"rows: {found.path / 'results.parquet'}\npage: {page}"
         )
         for name, one in sorted(workers_did.items()):

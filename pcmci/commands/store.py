@@ -13,7 +13,7 @@ from pcmci.commands.options import (
     AsJson,
     StorePath,
 )
-from pcmci.commands.showing import print_json, progress_bar
+from pcmci.commands.showing import print_json, progress_bar, size
 from pcmci.plain import plain
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, check it, copy it.")
@@ -172,3 +172,52 @@ def store_export(
     with open_store(path) as store, progress_bar("export", "video", False) as advance:
         count = export(store, folder, array, form, layout, advance)
     print(f"{folder}: {count} videos; the label prompts: {folder}.text.npz")
+
+
+@store_app.command("clean")
+def store_clean(
+    path: StorePath,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be deleted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the transport plans beside a store that no run can use any more.
+
+    Those are of a content that the store no longer has, damaged, or left half solved by a process
+    that was killed. A training may go on beside it; what it needs is kept.
+
+    Example: pcmci store clean features/coin.zarr --dry-run
+    """
+    from pcmci.cache.nearby import nearby
+    from pcmci.cache.store import open_store
+    from pcmci.heads.training.plans import list_plans, remove
+
+    with open_store(path) as store, progress_bar("plans", "plan", as_json) as advance:
+        folder = nearby(store.path, ".plans")
+        plans = list_plans(store, advance)
+    unusable = [plan for plan in plans if plan.why]
+    gone = unusable if dry_run else list(remove(unusable))
+    kept = [plan for plan in plans if plan not in gone]
+    freed = sum(plan.bytes for plan in gone)
+    if as_json:
+        facts = {"folder": str(folder), "dry run": dry_run, "bytes": freed}
+        print_json(
+            facts
+            | {
+                name: [
+                    dataclasses.asdict(plan) | {"paths": list(map(str, plan.paths))}
+                    for plan in some
+                ]
+                for name, some in (("deleted", gone), ("kept", kept))
+            }
+        )
+        return
+    for plan in plans:
+        did = ("would be deleted" if dry_run else "deleted") if plan in gone else "kept"
+        about = f" ({plain(plan.about)})" if plan.about else ""
+        said = plan.why or plan.note or "in use"
+        name = plan.paths[0].name if len(plan.paths) == 1 else plan.paths[0].stem
+        print(f"{did}: {plain(name)}, {size(plan.bytes)}{about}: {plain(said)}")
+    verb = "to be deleted" if dry_run else "deleted"
+    print(f"{plain(folder)}: {len(gone)} of {len(plans)} plans {verb}, {size(freed)}")

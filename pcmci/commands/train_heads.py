@@ -16,7 +16,7 @@ from pcmci.commands.options import (
     StoreName,
     find_store,
 )
-from pcmci.commands.showing import print_json, say_coverage, say_undefined
+from pcmci.commands.showing import print_json, say_coverage, say_undefined, size
 from pcmci.flags import with_flags
 from pcmci.heads.catalogue import DEFAULT, check_stages, configure, flags
 from pcmci.heads.catalogue import settings as run_settings
@@ -74,7 +74,9 @@ def train_heads(
             memory=bytes_, overwrite=overwrite, progress=not as_json, **settings,
         )  # fmt: skip
     if as_json:
-        print_json({"run": str(run.path), "reused": run.reused, **_run_facts(run)})
+        print_json(
+            {"run": str(run.path), "bytes": run.bytes, "reused": run.reused, **_run_facts(run)}
+        )
     else:
         _show_run(run)
 
@@ -106,4 +108,4 @@ def _show_run(run: Any) -> None:
     for labels, facts in run.heads.items():
         if "voices" in facts:
             show(voices_table(labels, facts, run.metrics))
-    print(f"{'already there: ' if run.reused else ''}{run.path}")
+    print(f"{'already there: ' if run.reused else ''}{run.path} ({size(run.bytes)})")

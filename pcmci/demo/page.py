@@ -236,7 +236,7 @@ def _facts(store: Store, runs: Mapping[str, Run]) -> dict[str, str]:
         "VLM": _encoder(spec.vlm),
         "video encoder": _encoder(spec.video),
         "store": f"{store.path} (fingerprint {store.fingerprint[:12]})",
-        "runs": ", ".join(str(Path(run.path)) for run in runs.values()),
+        "runs": ", ".join(f"{run.path} ({run.bytes / 1e6:.1f} MB)" for run in runs.values()),
         "training": f"{some['train']['epochs']} epochs, learning rate {some['train']['lr']}",
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }

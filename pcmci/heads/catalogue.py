@@ -119,8 +119,8 @@ DEFAULT = next(iter(HEADS))
 
 def shown_name(head: str) -> str:
     """What a head is called where people read: `mlp`, or `memory bank (after MA-LMM; head only)`,
-    so that nobody takes it for the original."""
-    after = HEADS[head].after
+    so that nobody takes it for the original. One that is not known here has its name."""
+    after = HEADS[head].after if head in HEADS else ""
     return f"{head.replace('-', ' ')} (after {after}; head only)" if after else head
 
 

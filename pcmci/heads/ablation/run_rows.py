@@ -61,6 +61,7 @@ def run_row(
     row |= {name: machine.get(name) for name in MACHINE}
     row |= {
         "run": str(run.path),
+        "bytes": run.bytes,
         "key": run.config["key"],
         "created": run.config["created"],
         "store": plain(store["path"]),

@@ -6,7 +6,6 @@ anything that is learned. They are solved in float64 and kept in float32.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -22,12 +21,10 @@ from pcmci.cache.store import Store
 from pcmci.errors import PcmciError
 from pcmci.heads.config import TransportConfig
 from pcmci.heads.method.transport import alignment
+from pcmci.heads.training.held import held
+from pcmci.heads.training.plans import PARTIAL, file_sha256, plan_identity, plan_key
 
 VIDEOS_A_SOLVE = 32
-PLAN_FORMAT = 2
-DECISIVE = ("temperature", "lam", "refine", "tolerance", "max_iterations")
-"""The settings that a frozen S~ depends on; `source` and `gradient` are for learned ones, `gamma`
-is for `contrast`."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,8 @@ def frozen_weights(
     written. Of a URL: in `spare`, else near this machine (`nearby`). Where nothing can be written,
     the weights are computed again each time. Raises PcmciError for plans that are not finite.
     """
-    identity = {
-        "format": PLAN_FORMAT,
-        "store": store.content_digest,
-        "labels": labels,
-        "transport": {name: getattr(config, name) for name in _decisive(config)},
-    }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    identity = plan_identity(store.content_digest, labels, config)
+    key = plan_key(identity)
     folders = [nearby(store.path, ".plans"), *([spare] if spare else [])]
     if not isinstance(store.path, Path):
         folders.reverse()  # what is near this machine is near no other one
@@ -77,7 +69,10 @@ def frozen_weights(
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder, suffix=".partial") as partial:
+            with (
+                tempfile.TemporaryDirectory(dir=folder, suffix=PARTIAL) as partial,
+                held(Path(partial)),
+            ):
                 array = Path(partial) / "weights.npy"
                 on_disk = np.lib.format.open_memmap(array, "w+", np.float32, shape)
                 with array.open(
@@ -96,10 +91,6 @@ def frozen_weights(
     weights = np.zeros(shape, np.float32)
     error = _solve(store, labels, config, device, progress, weights)
     return FrozenWeights(weights, error)
-
-
-def _decisive(config: TransportConfig) -> tuple[str, ...]:
-    return (*DECISIVE, "gamma") if config.refine == "contrast" else DECISIVE
 
 
 def _solve(
@@ -136,7 +127,7 @@ def _solve(
 def _read(stem: Path) -> FrozenWeights | None:
     try:
         record = json.loads(stem.with_suffix(".json").read_text())
-        if record["sha256"] != _sha256(stem.with_suffix(".npy")):
+        if record["sha256"] != file_sha256(stem.with_suffix(".npy")):
             return None
         weights = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError):
@@ -147,11 +138,6 @@ def _read(stem: Path) -> FrozenWeights | None:
 def _keep(stem: Path, array: Path, record: dict[str, object]) -> None:
     """Move the array to its place, then its record: without that the array is not believed."""
     written = array.with_name("record.json")
-    written.write_text(json.dumps({**record, "sha256": _sha256(array)}, indent=1))
+    written.write_text(json.dumps({**record, "sha256": file_sha256(array)}, indent=1))
     array.replace(stem.with_suffix(".npy"))
     written.replace(stem.with_suffix(".json"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

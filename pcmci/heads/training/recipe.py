@@ -25,9 +25,8 @@ from pcmci.cache.store import Store
 from pcmci.heads.catalogue import DEFAULT, head_config, head_name
 from pcmci.heads.config import ModelConfig, TrainConfig, order_name
 from pcmci.heads.settings import HeadConfig, recorded
+from pcmci.heads.training.folders import RUN_FORMAT
 from pcmci.heads.training.splits import is_shared_out
-
-RUN_FORMAT = 1
 
 
 @dataclass(frozen=True)

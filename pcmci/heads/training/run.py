@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,10 @@ from pcmci.heads.scoring.disagreement import disagreement
 from pcmci.heads.scoring.predictions import Predictions
 from pcmci.heads.scoring.scores import Scores, sigmoid, softmax
 from pcmci.heads.training.fit import DivergedError, build_model
+from pcmci.heads.training.folders import RUN_FORMAT, folder_bytes
+from pcmci.heads.training.held import held
 from pcmci.heads.training.learning import Learner, OnEpoch
-from pcmci.heads.training.recipe import RUN_FORMAT, Recipe, model_config
+from pcmci.heads.training.recipe import Recipe, model_config
 from pcmci.plain import is_utf8
 from pcmci.stopping import Stop, StoppedError, stop_signals
 
@@ -87,6 +89,11 @@ class Run:
         if "head" in self.config:
             return f"head {shown_name(self.config['head'])}"
         return f"order {order_name(tuple(self.config['model']['order']))}"
+
+    @property
+    def bytes(self) -> int:
+        """Of all files in its folder."""
+        return folder_bytes(self.path)
 
     @property
     def predictions(self) -> Predictions:
@@ -208,10 +215,12 @@ def make_runs(
     each; an error for each that diverged. See `train_heads`."""
     out = Path(out)
     partial: list[Path] = []
+    working = ExitStack()
     try:
         # Folders of their own, for two processes and two threads may make the same run.
         for recipe in recipes:
             partial.append(_partial_folder(out, recipe.folder_name(store)))
+            working.enter_context(held(partial[-1]))
         learner = Learner(
             store, recipes, device, memory,
             spare=out / "plans", progress=progress, on_epoch=on_epoch,
@@ -224,6 +233,7 @@ def make_runs(
             for recipe, folder, error in zip(recipes, partial, failed, strict=True)
         ]
     finally:
+        working.close()
         for folder in partial:
             shutil.rmtree(folder, ignore_errors=True)
 
