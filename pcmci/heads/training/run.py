@@ -110,7 +110,9 @@ class Run:
             if name.startswith(prefix)
         }
         config, width = model_config(self.config), self.spec.video.width
-        model = build_model(config, state["text"].numpy(), width, 0, labels)
+        entities = state.get("entity_text")
+        entities = None if entities is None else entities.numpy()
+        model = build_model(config, state["text"].numpy(), width, 0, labels, entities)
         model.load_state_dict(state)
         return model.eval()
 
