@@ -16,7 +16,7 @@ from pcmci.cache.store import open_store
 from pcmci.errors import UsageError, VideoError
 from pcmci.extract.encode_files import encode_files
 from pcmci.extract.encoders import load_video_encoder
-from pcmci.extract.encoders.dense import native_stride
+from pcmci.extract.encoders.pace import native_stride
 from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.video.decoding import Input, prepare_video
 from pcmci.extract.video.frames import FrameReader, dense_indices, iter_frames, sample_indices

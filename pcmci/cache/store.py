@@ -355,6 +355,7 @@ class Store:
                     "sha256": encoder.sha256,
                     "features": f"{encoder.tokens} x {encoder.width}",
                     **({"labels seen": ", ".join(seen)} if (seen := encoder.labels_seen) else {}),
+                    **({"windows": f"dense, stride {s}"} if (s := encoder.stride) else {}),
                 }
                 for name, encoder in (("vlm", spec.vlm), ("video", spec.video))
             },

@@ -596,4 +596,5 @@ def _replaced(store: Mapping[str, Any]) -> str:
 
 
 def _encoder(spec: Mapping[str, Any]) -> str:
-    return f"{spec['name']}, weights {spec['weights']} (sha256 {spec['sha256'][:12]})"
+    windows = f", dense windows of stride {spec['stride']}" if spec.get("stride") else ""
+    return f"{spec['name']}, weights {spec['weights']} (sha256 {spec['sha256'][:12]}){windows}"

@@ -10,6 +10,8 @@ from rich.table import Table
 DATA_SETS = {"breakfast": "Breakfast", "charades": "Charades", "coin": "COIN"}
 """Their names in prose; others are written as they are."""
 
+NOTHING = "–"
+
 ENCODERS = {"vlm": "VLM", "video": "video encoder"}
 
 
@@ -18,7 +20,8 @@ def encoders_table(cards: Iterable[Mapping[str, Any]], kind: str) -> Table:
     table = Table(title=f"--{ENCODERS[kind].lower().replace(' ', '-')}", title_justify="left")
     for name in ("name", "weights", "licence"):
         table.add_column(name, overflow="fold")
-    for name in ("million\nparameters", "GFLOP\na frame", "frames\na clip"):
+    numbers = ["million\nparameters", "GFLOP\na frame", "frames\na clip"]
+    for name in numbers + ["dense\nstride"] * (kind == "video"):
         table.add_column(name, justify="right")
     table.add_column("weights trained on", overflow="fold")
     for card in cards:
@@ -28,7 +31,9 @@ def encoders_table(cards: Iterable[Mapping[str, Any]], kind: str) -> Table:
         table.add_row(
             card["name"], card["weights"] + ("" if card["fetched"] else " (by hand)"),
             card["licence"], f"{card['parameters'] / 1e6:.1f}", f"{card['gflops']:.1f}",
-            str(card["clip_frames"]), card["trained_on"] + seen,
+            str(card["clip_frames"]),
+            *([str(card["stride"] or NOTHING)] if kind == "video" else []),
+            card["trained_on"] + seen,
         )  # fmt: skip
     return table
 

@@ -64,7 +64,8 @@ def load_video_encoder(
     """
     if windows == UNIFORM:
         return _load(video_module, "video", name, weights, device, precision, frames)
-    from pcmci.extract.encoders.dense import DenseWindows, native_stride
+    from pcmci.extract.encoders.dense import DenseWindows
+    from pcmci.extract.encoders.pace import native_stride
 
     stride = native_stride(full_name(name))
     encoder = _load(video_module, "video", name, weights, device, precision, None)

@@ -14,33 +14,7 @@ import numpy as np
 import torch
 
 from pcmci.cache.windows import DENSE
-from pcmci.errors import UsageError
-from pcmci.extract.encoders.families import video_family
 from pcmci.extract.encoders.protocol import Encoder
-
-STRIDES = {
-    "x3d": 5,
-    "x3d-s": 6,
-    "videomae": 4,
-    "vjepa2": 4,
-    "timesformer": 32,
-    "timesformer-hr": 16,
-    "timesformer-long": 4,
-}
-"""Frames at 30 a second between those of a clip in training, by a model's name or its family's."""
-
-
-def native_stride(name: str) -> int:
-    """Of a video encoder. Raises UsageError for one that was not trained on clips of a fixed
-    pace: an image model, or VideoMamba, whose clips are whole videos."""
-    family = video_family(name)
-    stride = STRIDES.get(name, STRIDES.get(family))
-    if stride is None:
-        raise UsageError(
-            f"--windows dense is not for {name}: it was not trained on clips of a fixed pace, as "
-            f"{', '.join(sorted({one.split('-')[0] for one in STRIDES}))} were; --windows uniform"
-        )
-    return stride
 
 
 class DenseWindows:
