@@ -39,6 +39,6 @@ def encoders(
         "NAME@SIZE for images of another size), and the path of a JSON config.\n"
         f"Short: {sizes}.\n"
         "GFLOP counts a multiplication and an addition as two. --frames must be a multiple of the "
-        "frames a clip; but for --windows dense, which gives a clip of its own to each frame, so "
-        "many frames at 30 a second from one of its frames to the next as stands there."
+        "frames a clip; with --windows dense each frame has a clip of its own: 16 x 5 is one of "
+        "16, each 5 frames at 30 a second after the one before."
     )

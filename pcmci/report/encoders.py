@@ -10,8 +10,6 @@ from rich.table import Table
 DATA_SETS = {"breakfast": "Breakfast", "charades": "Charades", "coin": "COIN"}
 """Their names in prose; others are written as they are."""
 
-NOTHING = "–"
-
 ENCODERS = {"vlm": "VLM", "video": "video encoder"}
 
 
@@ -20,8 +18,7 @@ def encoders_table(cards: Iterable[Mapping[str, Any]], kind: str) -> Table:
     table = Table(title=f"--{ENCODERS[kind].lower().replace(' ', '-')}", title_justify="left")
     for name in ("name", "weights", "licence"):
         table.add_column(name, overflow="fold")
-    numbers = ["million\nparameters", "GFLOP\na frame", "frames\na clip"]
-    for name in numbers + ["dense\nstride"] * (kind == "video"):
+    for name in ("million\nparameters", "GFLOP\na frame", "frames\na clip"):
         table.add_column(name, justify="right")
     table.add_column("weights trained on", overflow="fold")
     for card in cards:
@@ -31,8 +28,7 @@ def encoders_table(cards: Iterable[Mapping[str, Any]], kind: str) -> Table:
         table.add_row(
             card["name"], card["weights"] + ("" if card["fetched"] else " (by hand)"),
             card["licence"], f"{card['parameters'] / 1e6:.1f}", f"{card['gflops']:.1f}",
-            str(card["clip_frames"]),
-            *([str(card["stride"] or NOTHING)] if kind == "video" else []),
+            f"{card['clip_frames']}" + (f" x {card['stride']}" if card["stride"] else ""),
             card["trained_on"] + seen,
         )  # fmt: skip
     return table

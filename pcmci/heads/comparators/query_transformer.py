@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -50,10 +52,11 @@ class QueryTransformer(nn.Module):
 
 
 def recall(
-    attend: Attend, z: Tensor, bank: Bank | None, most: int, update: str
+    attend: Any, z: Tensor, bank: Bank | None, most: int, update: str
 ) -> tuple[Tensor, Bank]:
     """Queries [B, q, W] that attend to all that a bank holds of their past and to themselves; and
-    the bank with them. most, update: see `append`.
+    the bank with them. attend: an `Attend`, of which lists of modules do not tell. most, update:
+    see `append`.
 
     Where no gradient flows, a bank also holds the keys and values of its entries, which would
     otherwise be computed anew at every frame. They are affine in what they are of, and entries

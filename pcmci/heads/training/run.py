@@ -110,8 +110,8 @@ class Run:
             if name.startswith(prefix)
         }
         config, width = model_config(self.config), self.spec.video.width
-        entities = state.get("entity_text")
-        entities = None if entities is None else entities.numpy()
+        words = state.get("entity_text")
+        entities = None if words is None else words.numpy()
         model = build_model(config, state["text"].numpy(), width, 0, labels, entities)
         model.load_state_dict(state)
         return model.eval()
