@@ -26,8 +26,8 @@ import machine
 from written import replace_tables
 
 SCRIPTS = (
-    "start", "frames", "encoders", "extraction", "peers", "store", "transport", "steps",
-    "streaming", "growth", "scale_out",
+    "start", "frames", "encoders", "extraction", "one_decoding", "peers", "store", "transport",
+    "steps", "streaming", "growth", "scale_out",
 )  # fmt: skip
 HERE = Path(__file__).parent
 SCRIPT = "benchmarks/all.py"

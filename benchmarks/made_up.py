@@ -59,6 +59,10 @@ def made_up_store(
             for labels in spec.label_sets
         }
     text = {labels: shown["vlm"][labels] for labels in spec.label_sets}
+    things = np.random.default_rng([seed, 1])
+    for name, words in spec.texts.items():
+        if name not in text:  # of entities
+            text[name] = things.standard_normal((len(words), width), dtype=np.float32)
     create_store(path, spec, table, text)
     with StoreWriter(path, sync_seconds=60) as writer:
         for row in range(len(table)):

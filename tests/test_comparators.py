@@ -483,6 +483,19 @@ def test_a_detached_memory_changes_the_gradient_alone() -> None:
     assert not torch.allclose(*gradients, rtol=1e-2)
 
 
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("head", ["memory-bank", "two-stream"])
+def test_keys_and_values_that_are_kept_are_those_of_the_entries(head: str, update: str) -> None:
+    """Where gradients flow everywhere they are computed anew from the entries of a memory."""
+    updates = {"update": update} if head == "memory-bank" else {"long": update, "short": update}
+    model = build(head, bank=3, detach=False, **updates).eval()
+    vlm, video = features(B, tokens=L)
+    anew = model(vlm, video)
+    with torch.no_grad():
+        kept = model(vlm, video)
+    torch.testing.assert_close(kept, anew)
+
+
 def test_the_texts_come_in_by_the_gate_alone() -> None:
     """At its start, 0, the modulator knows nothing of them."""
     vlm, video = features(B)

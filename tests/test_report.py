@@ -6,11 +6,13 @@ import html
 import json
 import re
 import shutil
+import statistics
+from pathlib import Path
 
 import pytest
 from made_up import made_up_store
 from PIL import Image
-from synthetic import small_table
+from synthetic import small_store, small_table
 from test_page import browse
 
 from pcmci.cache.schema import LabelSet
@@ -18,6 +20,7 @@ from pcmci.cache.store import open_store
 from pcmci.errors import PcmciError, UsageError
 from pcmci.heads.ablation.ablate import ablate
 from pcmci.heads.ablation.grid import PAPER_ORDERS
+from pcmci.heads.training.run import load_run
 from pcmci.report.ablation import ablation_page, write_report
 from pcmci.report.paper import REPORTED, reported
 from pcmci.report.rows import read_rows
@@ -266,3 +269,46 @@ def test_no_number_is_cut_off_in_a_narrow_terminal(monkeypatch, capsys, width):
         assert text.count(number) >= 2
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory):
+    """An ablation of a head of two voices and of one without any: its folder and its runs."""
+    here = tmp_path_factory.mktemp("voices")
+    with open_store(small_store(here / "small.h5")) as store:
+        found = ablate(
+            store, seeds=2, heads="linear,experts", experts_of="v,pc", epochs=1, out=here / "runs",
+            results=here, resamples=0, workers=1, progress=False, decoder_heads=4, feedforward=8,
+        )  # fmt: skip
+    write_report(found.path)
+    runs = [load_run(Path(row["run"])) for row in found.rows if row["head"] == "experts"]
+    return found.path, runs
+
+
+def test_what_each_voice_says_is_the_mean_of_its_runs(heard):
+    folder, runs = heard
+    section = (folder / "index.html").read_text().split("What each voice says")[1]
+    tables = re.findall(r"<table.*?</table>", section, re.S)[:2]
+    for labels, table in zip(("activity", "steps"), tables, strict=True):
+        rows = {
+            cells[0]: cells[1:]
+            for row in re.findall(r"<tr.*?</tr>", table, re.S)
+            if (cells := [re.sub(r"<[^>]+>", "", c).strip() for c in re.findall(
+                r"<t[dh].*?</t[dh]>", row, re.S)])
+        }  # fmt: skip
+        assert list(rows) == ["voice", "v", "pc", "the answer", "disagreement"]
+        found = [run.heads[labels]["voices"]["test"] for run in runs]
+        for voice in ("v", "pc"):
+            values = [one["voices"][voice] for one in found]
+            assert rows[voice][-1].startswith(percent(statistics.fmean(values)))
+        apart = statistics.fmean(one["disagreement"] for one in found)
+        assert rows["disagreement"][-1] == f"{apart:.3f}"
+    assert (folder / "figures" / "voices-2.svg").is_file()
+
+
+def test_rows_from_before_voices_were_kept_make_a_page_without_them(heard, page, tmp_path):
+    assert "What each voice says" not in page  # no head of that ablation has any
+    shutil.copytree(heard[0], tmp_path / "old")
+    for name in ("voices", "disagreements"):
+        (tmp_path / "old" / f"{name}.parquet").unlink()
+    assert "What each voice says" not in write_report(tmp_path / "old").read_text()

@@ -33,6 +33,7 @@ CHANGES = [
     ("steps.template", "{}"),
     ("steps.background", ()),
     ("steps.unlabelled_last", True),
+    ("steps.entities", ("pan", "egg")),
     ("sampling.frames", 8),
     ("vlm.name", "resnet"),
     ("vlm.sha256", "00" * 32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from shlex import quote
 
@@ -39,6 +40,9 @@ def changed_settings(stored: StoreSpec, asked: StoreSpec) -> tuple[list[str], st
     for what, flag in (("frames", "--frames"), ("views", "--views")):
         if getattr(stored.sampling, what) != getattr(asked.sampling, what):
             flags.append(f"{flag} {getattr(stored.sampling, what)}")
+    if stored.video.windows != asked.video.windows:
+        flags.append(f"--windows {stored.video.windows}")  # stride and tokens follow from that
+        lines = [x for x in lines if not x.startswith(("video.stride:", "video.tokens:"))]
     if stored.sampling.frames != asked.sampling.frames:  # how many tokens follows from that
         lines = [line for line in lines if not line.split(":")[0].endswith(".tokens")]
     for name, (flag, weights_flag) in ENCODERS.items():
@@ -110,6 +114,9 @@ def _label_set(name: str, stored: LabelSet | None, asked: LabelSet | None) -> li
         return [f"{name}: {len(more):,} {noun} more, {len(fewer):,} fewer: {names}"]
     if ours != theirs:
         return [f"{name}: the same labels in another order"]
+    if stored and asked and dataclasses.replace(stored, entities=asked.entities) == asked:
+        words = ", ".join(stored.entities) or "none"
+        return [f"{name}: the same labels with other entities (--entities): the store has {words}"]
     return [f"{name}: the same labels with another text, template or background"]
 
 

@@ -1,7 +1,7 @@
 """What lies in a store: the names and layouts of its arrays, and how text becomes bytes.
 
     vlm         [n, views, L, D] float16      video       [n, views, Lv, Dv] float16
-    text/NAME   [N, D] float32, a label set   activity    [n] int32, index or -1
+    text/NAME   [N, D] float32, `spec.texts`  activity    [n] int32, index or -1
     steps       [n, N] uint8, 0 or 1          status      [n] uint8, see `Status`
     checksums   [n, 2] uint32, crc32c of a    reasons     [n, 200] UTF-8, zero-padded
                 done video's vlm and video    spec, videos  JSON documents as bytes
@@ -49,9 +49,8 @@ def array_layouts(spec: StoreSpec, n: int, chunk_rows: int) -> dict[str, Layout]
         "reasons": Layout((n, REASON_BYTES), "|u1", rows),
         "checksums": Layout((n, len(FEATURES)), "<u4", rows),
     }
-    for name in spec.label_sets:
-        count = len(spec.labels(name))
-        layouts[f"text/{name}"] = Layout((count, spec.vlm.width), "<f4", count)
+    for name, texts in spec.texts.items():
+        layouts[f"text/{name}"] = Layout((len(texts), spec.vlm.width), "<f4", len(texts))
     if spec.steps is not None:
         layouts["steps"] = Layout((n, len(spec.steps)), "|u1", n)
     return layouts

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pcmci.cache.replaced import FAIL
+from pcmci.cache.windows import UNIFORM
 from pcmci.errors import StoreError
 
 FORMAT_VERSION = 2
@@ -41,6 +42,11 @@ def since(version: int, default: Any) -> Any:
     return field(default=default, metadata={"since": version})
 
 
+def entities_of(labels: str) -> str:
+    """The name under which the embeddings of a label set's entities are kept."""
+    return f"{labels}-entities"
+
+
 class Status(enum.IntEnum):
     """What became of a video. Written after its features: done means on disk."""
 
@@ -61,6 +67,8 @@ class LabelSet:
         reported beside the headline.
     unlabelled_last: videos without any of these labels rank last in every average precision
         (the official Charades rule).
+    entities: [M] nouns of the texts ("pan"), embedded beside the prompts as they stand, for heads
+        that look for things; whoever made the store gave the words.
     """
 
     names: tuple[str, ...]
@@ -68,12 +76,15 @@ class LabelSet:
     template: str
     background: tuple[str, ...] = ()
     unlabelled_last: bool = False
+    entities: tuple[str, ...] = since(2, ())
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.texts):
             raise ValueError(f"{len(self.names)} names but {len(self.texts)} texts")
         if len(set(self.names)) != len(self.names):
             raise ValueError("label names are not unique")
+        if len(set(self.entities)) != len(self.entities):
+            raise ValueError("entities are not unique")
         if self.template.count("{}") != 1:
             raise ValueError(f"template {self.template!r} needs exactly one {{}}")
 
@@ -126,6 +137,9 @@ class EncoderSpec:
     parameters: how many numbers the encoder has, all of them frozen.
     labels_seen: data sets whose own labels these weights were trained on (`coin`): a score on one
         of them is none of a stranger's features, and has to say so.
+    windows: `uniform`, where its clips are cut out of a view's L frames; `dense`, where around each
+        of them it sees a clip as it was trained on, and its token is the mean over that.
+    stride: of dense windows, frames at 30 a second from one of a clip to the next.
     """
 
     name: str
@@ -136,6 +150,8 @@ class EncoderSpec:
     preprocessing: Preprocessing
     parameters: int
     labels_seen: tuple[str, ...] = since(2, ())
+    windows: str = since(2, UNIFORM)
+    stride: int = since(2, 0)
 
     @property
     def is_imported(self) -> bool:
@@ -182,6 +198,14 @@ class StoreSpec:
     def label_sets(self) -> tuple[str, ...]:
         """The names of the label sets that this store has."""
         return tuple(name for name in LABEL_SETS if getattr(self, name) is not None)
+
+    @property
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """What the VLM's text encoder reads, by the name under which its embeddings are kept: the
+        prompts of a label set under the set's own, its entities under that of `entities_of`."""
+        found = {name: self.labels(name).prompts for name in self.label_sets}
+        more = {entities_of(name): self.labels(name).entities for name in self.label_sets}
+        return found | {name: words for name, words in more.items() if words}
 
     def to_json(self) -> str:
         """Canonical: the same spec gives the same text. What came later is left out where it says
@@ -286,6 +310,7 @@ def _label_set(raw: dict[str, Any] | None) -> LabelSet | None:
     if raw is None:
         return None
     lists = {key: tuple(raw[key]) for key in ("names", "texts", "background")}
+    lists["entities"] = tuple(raw.get("entities", ()))
     return LabelSet(**{**raw, **lists})
 
 

@@ -33,7 +33,7 @@ from pcmci.cache.formats.layout import ChunkError, Chunks, Layout
 from pcmci.cache.lazy import lazy_array
 from pcmci.cache.nearby import beside, forget
 from pcmci.cache.replaced import FAIL, replaced_frames
-from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable
+from pcmci.cache.schema import FEATURES, Status, StoreSpec, VideoTable, entities_of
 from pcmci.cache.writing.one_writer import writer_lock
 from pcmci.cache.writing.writer import StoreWriter, recover
 from pcmci.errors import SpecMismatch, StoreError
@@ -60,7 +60,7 @@ def create_store(
     """Make a store in which every video is pending. It appears whole, or not at all.
 
     path: ends in .zarr, .h5 or .hdf5, which decides the format; s3:// and gs:// take a .zarr.
-    text: [N, D] of each label set that the spec has, D being the VLM's width.
+    text: [N, D] of each of `spec.texts`, D being the VLM's width.
     overwrite: replace what is at `path`, once the new store is there (under a URL: before).
     Raises SpecMismatch where a store with another spec is at `path`, StoreError where one with the
     same spec is, or where spec, table and text do not fit together.
@@ -189,7 +189,8 @@ class Store:
         It changes whenever committed data do, and is the same for Zarr and HDF5.
         """
         sha = hashlib.sha256(self.fingerprint.encode())
-        for array in (self.status, self._checksums, *map(self.text, self.spec.label_sets)):
+        texts = (read_array(self.chunks, f"text/{name}") for name in self.spec.texts)
+        for array in (self.status, self._checksums, *texts):
             sha.update(array.tobytes())
         return sha.hexdigest()
 
@@ -219,6 +220,13 @@ class Store:
         """[N, D] float32: the VLM's embeddings of the `activity` or `steps` prompts."""
         self.spec.labels(labels)
         return read_array(self.chunks, f"text/{labels}")
+
+    def entities(self, labels: str) -> np.ndarray | None:
+        """[M, D] float32: the VLM's embeddings of the nouns of the `activity` or `steps` texts;
+        None in a store that was made without (`pcmci extract --entities`)."""
+        if not self.spec.labels(labels).entities:
+            return None
+        return read_array(self.chunks, f"text/{entities_of(labels)}")
 
     def read(
         self,
@@ -334,6 +342,7 @@ class Store:
             },
             "labels": {
                 name: f"{len(spec.labels(name))}, {spec.labels(name).template!r}"
+                + (f", {len(found)} entities" if (found := spec.labels(name).entities) else "")
                 for name in spec.label_sets
             },
             **self._described_damage(),
@@ -346,6 +355,7 @@ class Store:
                     "sha256": encoder.sha256,
                     "features": f"{encoder.tokens} x {encoder.width}",
                     **({"labels seen": ", ".join(seen)} if (seen := encoder.labels_seen) else {}),
+                    **({"windows": f"dense, stride {s}"} if (s := encoder.stride) else {}),
                 }
                 for name, encoder in (("vlm", spec.vlm), ("video", spec.video))
             },
@@ -428,12 +438,12 @@ def _check_parts(spec: StoreSpec, table: VideoTable, text: Mapping[str, np.ndarr
         raise StoreError("a store needs at least one video")
     if table.digest() != spec.videos_sha256:
         raise StoreError("the spec was made for another table of videos")
-    if set(text) != set(spec.label_sets):
-        raise StoreError(f"text is of {sorted(text)}, the spec has {list(spec.label_sets)}")
+    if set(text) != set(spec.texts):
+        raise StoreError(f"text is of {sorted(text)}, the spec has {list(spec.texts)}")
     for name, array in text.items():
-        if not len(spec.labels(name)):
+        if not spec.texts[name]:
             raise StoreError(f"the label set {name} has no labels: leave it out")
-        expected = (len(spec.labels(name)), spec.vlm.width)
+        expected = (len(spec.texts[name]), spec.vlm.width)
         if array.shape != expected or not np.isfinite(array).all():
             raise StoreError(
                 f"text/{name} is {list(array.shape)}, not finite numbers of shape {list(expected)}"

@@ -204,9 +204,11 @@ def _cost(store: Any) -> dict[str, Any]:
     spec = store.spec
     card = card_of("video", spec.video.name)
     runs = recorded(store.path)
+    # a card says what a frame costs, and in dense windows each of them is a whole clip
+    seen = 1 if card is None or not spec.video.stride else card.clip_frames
     return {
         "parameters": spec.video.parameters,
-        "gflops": None if card is None else card.gflops * spec.sampling.frames,
+        "gflops": None if card is None else card.gflops * spec.sampling.frames * seen,
         "videos a second": videos_a_second(store.path),
         "measured on": runs[-1]["how"] if runs else "",
     }

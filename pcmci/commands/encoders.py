@@ -20,10 +20,14 @@ def encoders(
     """
     from pcmci.extract.encoders.cards import CARDS
     from pcmci.extract.encoders.families import DEFAULT_SIZES
+    from pcmci.extract.encoders.pace import stride_of
     from pcmci.report.encoders import ENCODERS, encoders_table
     from pcmci.report.table import show
 
-    cards = [dataclasses.asdict(card) for card in CARDS]
+    # the pace of dense windows, 0 where there are none
+    strides = [stride_of(card.name) or 0 if card.kind == "video" else 0 for card in CARDS]
+    pairs = zip(CARDS, strides, strict=True)
+    cards = [dataclasses.asdict(card) | {"stride": stride} for card, stride in pairs]
     if as_json:
         found = {"encoders": cards, "default_sizes": DEFAULT_SIZES}
         print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -35,5 +39,6 @@ def encoders(
         "NAME@SIZE for images of another size), and the path of a JSON config.\n"
         f"Short: {sizes}.\n"
         "GFLOP counts a multiplication and an addition as two. --frames must be a multiple of the "
-        "frames a clip."
+        "frames a clip; with --windows dense each frame has a clip of its own: 16 x 5 is one of "
+        "16, each 5 frames at 30 a second after the one before."
     )

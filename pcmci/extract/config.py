@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcmci.cache.replaced import FAIL
+from pcmci.cache.windows import UNIFORM, WINDOWS
 from pcmci.errors import UsageError
 
 
@@ -60,6 +61,11 @@ class ExtractConfig:
         "A hub id, a local folder, a checkpoint, own (what the model brings along), or "
         "random:SEED; auto: those that pcmci encoders names.",
     )
+    windows: str = _option(
+        UNIFORM,
+        "What a video model's clips are: a view's frames, cut up (uniform), or around each of them "
+        "a clip as the model was trained on, a few seconds long (dense).",
+    )
     precision: str = _option("auto", "fp32, bf16, or auto: bf16 on CUDA.")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
     batch_frames: int = _option(0, "Frames a forward pass; 0: 8 on a CPU, 256 on CUDA.")
@@ -67,7 +73,11 @@ class ExtractConfig:
     decode_seconds: int = _option(
         300, "Seconds that decoding one video may take; one that takes longer has failed."
     )
-
+    entities: str = _option(
+        "",
+        "A file of nouns, one a line: those that stand in the labels' texts are embedded beside "
+        "them, for --head two-stream.",
+    )
     damaged: str = _option(
         FAIL,
         "fail, or frames: the nearest frame that can be decoded stands in for each that cannot; "
@@ -77,6 +87,8 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         if self.damaged not in DAMAGED:
             raise UsageError(f"--damaged {self.damaged!r} must be {' or '.join(DAMAGED)}")
+        if self.windows not in WINDOWS:
+            raise UsageError(f"--windows {self.windows!r} must be {' or '.join(WINDOWS)}")
         for name, least in (
             ("frames", 1),
             ("views", 1),

@@ -64,6 +64,7 @@ def encode_files(
         vlm_weights=given["--vlm-weights"],
         video_encoder=given["--video-encoder"],
         video_weights=given["--video-weights"],
+        windows=spec.video.windows,
         precision=spec.precision,
         device=device,
     )

@@ -16,19 +16,24 @@ from pcmci.cache.upkeep.convert import allow_damaged, allowing, stored_spec
 from pcmci.cache.upkeep.repair import repair as repair_store
 from pcmci.errors import StoreError
 from pcmci.extract.config import ExtractConfig
+from pcmci.extract.datasets.entities import entity_words, with_entities
 from pcmci.extract.datasets.records import Dataset
 from pcmci.extract.pair import Made
 from pcmci.extract.table import video_table
 from pcmci.plain import plain
-from pcmci.remote.url import Place
+from pcmci.remote.url import Place, place
 
 
 def make_spec(dataset: Dataset, table: VideoTable, config: ExtractConfig, made: Made) -> StoreSpec:
-    """Everything that the features will depend on."""
+    """Everything that the features will depend on. Raises UsageError for entities of which no
+    label speaks, AnnotationError for a file of them that cannot be read."""
+    activity, steps = dataset.activity, dataset.steps
+    if config.entities:
+        activity, steps = with_entities(activity, steps, entity_words(place(config.entities)))
     return StoreSpec(
         dataset=dataset.name,
-        activity=dataset.activity,
-        steps=dataset.steps,
+        activity=activity,
+        steps=steps,
         sampling=Sampling(config.frames, config.views),
         vlm=made.vlm,
         video=made.video,
@@ -54,11 +59,11 @@ def prepare_store(
     does where `spec` asks for it. Raises SpecMismatch.
     """
 
-    def embed(labels: str) -> np.ndarray:
-        return text(spec.labels(labels).prompts)
+    def embed(name: str) -> np.ndarray:
+        return text(spec.texts[name])
 
     if overwrite or not exists(out):
-        texts = {labels: embed(labels) for labels in spec.label_sets}
+        texts = {name: embed(name) for name in spec.texts}
         create_store(out, spec, video_table(dataset), texts, overwrite=overwrite)
         return
     asked = spec

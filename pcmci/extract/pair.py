@@ -67,7 +67,9 @@ class Encoders:
         }
         return cls(
             vlm=ENCODERS["vlm"](config.vlm, config.vlm_weights, **where),
-            video=ENCODERS["video"](config.video_encoder, config.video_weights, **where),
+            video=ENCODERS["video"](
+                config.video_encoder, config.video_weights, windows=config.windows, **where
+            ),
             device=device,
             precision=precision,
             batch_frames=config.batch_frames or (256 if device.type == "cuda" else 8),
@@ -78,7 +80,9 @@ class Encoders:
         where = {
             "device": str(self.device), "precision": self.precision, "frames": config.frames,
         }  # fmt: skip
-        video = ENCODERS["video"](config.video_encoder, config.video_weights, **where)
+        video = ENCODERS["video"](
+            config.video_encoder, config.video_weights, windows=config.windows, **where
+        )
         return dataclasses.replace(self, video=video)
 
     def batcher(self, encoder: Encoder) -> Batcher:
@@ -123,7 +127,7 @@ class Encoders:
 
 def wanted(encoder: Encoder) -> Input:
     """What an encoder wants of a frame."""
-    return Input(encoder.spec.preprocessing, encoder.clip_frames)
+    return Input(encoder.spec.preprocessing, encoder.clip_frames, encoder.spec.stride)
 
 
 class Halves:

@@ -41,6 +41,10 @@ class Head(nn.Module, ABC):
     """Whether it makes no sense without the embeddings of the label prompts and the VLM's frames,
     which a store of imported features may lack."""
 
+    reads_entities: ClassVar[bool] = False
+    """Whether it is made with `entities` too, the embeddings [M, D] of the nouns of the labels'
+    texts, where a store has them (`pcmci.cache.store.Store.entities`)."""
+
     labels: str = "activity"
     """The label set that it learns, `activity` (one label a video) or `steps` (several); whoever
     builds it says so."""

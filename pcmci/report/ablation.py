@@ -33,6 +33,7 @@ from pcmci.report.table import (
     ticks,
     undefined_line,
 )
+from pcmci.report.voices_section import voices_section
 
 SHOWN_PAIRS = 15
 """Implausible pairs on the page; the table of rows has more."""
@@ -71,6 +72,7 @@ def ablation_page(rows: Rows, figures_folder: Path | None = None) -> Page:
                 _encoders(rows),
                 _literature(rows),
                 *_splits(rows),
+                voices_section(rows, gallery.show, _seen(rows.summary)),
                 few_parameters(rows.tables["results"], rows.summary, rows.facts, _main_split(rows)),
                 _densities(rows, gallery),
                 _coprediction(rows, gallery),
@@ -594,4 +596,5 @@ def _replaced(store: Mapping[str, Any]) -> str:
 
 
 def _encoder(spec: Mapping[str, Any]) -> str:
-    return f"{spec['name']}, weights {spec['weights']} (sha256 {spec['sha256'][:12]})"
+    windows = f", dense windows of stride {spec['stride']}" if spec.get("stride") else ""
+    return f"{spec['name']}, weights {spec['weights']} (sha256 {spec['sha256'][:12]}){windows}"

@@ -28,7 +28,8 @@ def encoders_table(cards: Iterable[Mapping[str, Any]], kind: str) -> Table:
         table.add_row(
             card["name"], card["weights"] + ("" if card["fetched"] else " (by hand)"),
             card["licence"], f"{card['parameters'] / 1e6:.1f}", f"{card['gflops']:.1f}",
-            str(card["clip_frames"]), card["trained_on"] + seen,
+            f"{card['clip_frames']}" + (f" x {card['stride']}" if card["stride"] else ""),
+            card["trained_on"] + seen,
         )  # fmt: skip
     return table
 

@@ -299,3 +299,24 @@ def reliability_diagram(
     if drawn[-1].get_legend_handles_labels()[0]:
         drawn[-1].legend(frameon=False, loc="upper left")
     return figure
+
+
+@styled
+def score_by_disagreement(lines: Mapping[str, Sequence[tuple[float, float]]], score: str) -> Figure:
+    """A score against how far a head's voices are apart, a line a split.
+
+    lines: split -> (disagreement, score) of each bin, the score as a fraction. score: its name.
+    """
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for k, (name, points) in enumerate(lines.items()):
+        x, y = zip(*points, strict=True)
+        axes.plot(
+            x, [100 * value for value in y], color=COLOURS[k % 8], marker=MARKERS[k % 8], ms=4,
+            label=name,
+        )  # fmt: skip
+    axes.set_xlabel("disagreement")
+    axes.set_ylabel(f"{score} (%)")
+    axes.grid()
+    figure.legend(loc="outside right center", frameon=False)
+    return figure

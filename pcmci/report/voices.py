@@ -9,6 +9,8 @@ from rich.table import Table
 
 from pcmci.report.table import NOTHING, percent
 
+ANSWER = "the answer"
+
 
 def voices_table(labels: str, facts: Mapping[str, Any], scores: Mapping[str, Any]) -> Table:
     """A row a voice, a column a split: its score alone; under them the answer's, and how far the
@@ -24,7 +26,7 @@ def voices_table(labels: str, facts: Mapping[str, Any], scores: Mapping[str, Any
         table.add_column(split, justify="right")
     for voice in next(iter(report.values()))["voices"]:
         table.add_row(voice, *(percent(found["voices"][voice]) for found in report.values()))
-    table.add_row("the answer", *(percent(scores[split].get(headline)) for split in report))
+    table.add_row(ANSWER, *(percent(scores[split].get(headline)) for split in report))
     for name, values in (
         ("disagreement", [found.get("disagreement") for found in report.values()]),
         ("purity", [facts.get("purity", {}).get(split) for split in report]),

@@ -32,9 +32,9 @@ def repair(
     """Set the videos that are hurt to pending, and write text embeddings anew; returns what was
     found. A second time it finds nothing.
 
-    spec: what the features are to be computed with. text: label set -> its embeddings [N, D].
-    May be cut off anywhere and begun again. Raises SpecMismatch for a store of another spec,
-    StoreError where the store's table or structure is hurt: that cannot be mended.
+    spec: what the features are to be computed with. text: a name of `spec.texts` -> its embeddings
+    [N, D]. May be cut off anywhere and begun again. Raises SpecMismatch for a store of another
+    spec, StoreError where the store's table or structure is hurt: that cannot be mended.
     """
     path = place(path)
     check_exists(path)

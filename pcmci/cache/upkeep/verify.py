@@ -76,7 +76,7 @@ class _Inspection:
         self._reasoned += [Status.DONE] * (spec.damaged != FAIL)
         self._status = np.zeros(len(table), np.uint8)
         self._checksums = np.zeros((len(table), len(FEATURES)), "<u4")
-        self._texts = [f"text/{name}" for name in spec.label_sets]
+        self._texts = [f"text/{name}" for name in spec.texts]
         arrays = ("status", "checksums", "reasons", *self._texts, *FEATURES)
         self._total = sum(chunks.layout(array).chunks for array in arrays)
         self._seen = 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pcmci.cache.windows import UNIFORM
 from pcmci.extract.config import AUTO
 from pcmci.extract.encoders.cards import default_weights
 from pcmci.extract.encoders.families import full_name, video_module, vlm_module
@@ -45,6 +46,7 @@ def load_video_encoder(
     device: str = "auto",
     precision: str = "auto",
     frames: int = 16,
+    windows: str = UNIFORM,
 ) -> Encoder:
     """The video encoder that never saw the VLM: `spec.tokens` vectors a view.
 
@@ -54,12 +56,20 @@ def load_video_encoder(
         (`facebook/timesformer-base-finetuned-k400`), one file of a hub id (`hf-hub:ORG/REPO/FILE`),
         a `.safetensors` file, `random:SEED`, `own` for what a model brings along, or `auto` for
         what its card names.
-    frames: L, frames a view: a multiple of the model's native length.
+    frames: L, frames a view: a multiple of the model's native length where windows are `uniform`.
+    windows: of `pcmci.cache.windows`.
 
     Raises WeightsError for a name or a checkpoint that cannot be used, UsageError for a number of
-    frames, a device or a precision that does not fit.
+    frames, windows, a device or a precision that does not fit.
     """
-    return _load(video_module, "video", name, weights, device, precision, frames)
+    if windows == UNIFORM:
+        return _load(video_module, "video", name, weights, device, precision, frames)
+    from pcmci.extract.encoders.dense import DenseWindows
+    from pcmci.extract.encoders.pace import native_stride
+
+    stride = native_stride(full_name(name))
+    encoder = _load(video_module, "video", name, weights, device, precision, None)
+    return DenseWindows(encoder, frames, stride)
 
 
 def _load(
@@ -69,7 +79,7 @@ def _load(
     weights: str,
     device: str,
     precision: str,
-    frames: int,
+    frames: int | None,
 ) -> Any:
     name = full_name(name)
     load = import_module(module(name)).load

@@ -67,9 +67,14 @@ def vlm_module(name: str) -> str:
 
 
 def video_module(name: str) -> str:
-    """Of `VIDEO_FAMILIES`. Raises WeightsError for a name or a config of no family."""
+    """Of `VIDEO_FAMILIES`. Raises what `video_family` does."""
+    return VIDEO_FAMILIES[video_family(name)]
+
+
+def video_family(name: str) -> str:
+    """A key of `VIDEO_FAMILIES`. Raises WeightsError for a name or a config of no family."""
     if name.endswith(".json"):
-        return VIDEO_FAMILIES[_configured(name, VIDEO_FAMILIES, "timesformer")]
+        return _configured(name, VIDEO_FAMILIES, "timesformer")
     family = _first_word(name)
     if family not in VIDEO_FAMILIES:
         raise WeightsError(
@@ -77,7 +82,7 @@ def video_module(name: str) -> str:
             f"{', '.join(VIDEO_FAMILIES)}, and pcmci encoders lists their models; or give the path "
             "of a JSON config"
         )
-    return VIDEO_FAMILIES[family]
+    return family
 
 
 def _first_word(name: str) -> str:

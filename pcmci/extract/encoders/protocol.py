@@ -49,11 +49,15 @@ class Vlm(Encoder, Protocol):
         ...
 
 
-def require_multiple(frames: int, native: int, name: str) -> None:
-    """Raises UsageError unless a view's frames can be cut into clips of the native length."""
+def require_multiple(frames: int | None, native: int, name: str) -> int:
+    """A view's frames, those of one clip for None. Raises UsageError unless they can be cut into
+    clips of the native length."""
+    if frames is None:
+        return native
     if frames < 1 or frames % native:
         below = max(frames // native, 1) * native
         raise UsageError(
             f"{frames} frames cannot be cut into the clips of {native} that {name} takes: use a "
             f"multiple of {native}, such as {below} or {below + native}"
         )
+    return frames

@@ -132,11 +132,11 @@ class TimeSformerEncoder(FrozenEncoder):
 
 
 def load(
-    name: str, weights: str, *, device: str, precision: str, frames: int
+    name: str, weights: str, *, device: str, precision: str, frames: int | None
 ) -> TimeSformerEncoder:
     """See `pcmci.extract.encoders.load_video_encoder`."""
     config = named_config(name)
-    require_multiple(frames, config.num_frames, name)
+    frames = require_multiple(frames, config.num_frames, name)
     place = choose_device(device)
     computed_in = choose_precision(precision, place)
     seed = random_seed(weights)

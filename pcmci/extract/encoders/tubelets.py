@@ -182,7 +182,9 @@ class TubeletEncoder(FrozenEncoder):
             return self._model(pixels).float()
 
 
-def load(name: str, weights: str, *, device: str, precision: str, frames: int) -> TubeletEncoder:
+def load(
+    name: str, weights: str, *, device: str, precision: str, frames: int | None
+) -> TubeletEncoder:
     """See `pcmci.extract.encoders.load_video_encoder`."""
     raw = _named(name)
     family = FAMILIES[raw["model_type"]]
@@ -191,7 +193,7 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
     size = require_whole(getattr(config, family.size), family.size, name)
     if clip_frames % require_whole(config.tubelet_size, "tubelet_size", name):
         raise WeightsError(f"{name}: {clip_frames} frames are no multiple of its tubelets' depth")
-    require_multiple(frames, clip_frames, name)
+    frames = require_multiple(frames, clip_frames, name)
     place = choose_device(device)
     computed_in = choose_precision(precision, place)
     seed = random_seed(weights)

@@ -166,7 +166,9 @@ class VideoMambaEncoder(FrozenEncoder):
             return patches.unflatten(1, (self.clip_frames, -1)).mean(2)
 
 
-def load(name: str, weights: str, *, device: str, precision: str, frames: int) -> VideoMambaEncoder:
+def load(
+    name: str, weights: str, *, device: str, precision: str, frames: int | None
+) -> VideoMambaEncoder:
     """See `pcmci.extract.encoders.load_video_encoder`.
 
     Of the authors' models S and T are those of the checkpoint; a JSON config says its own.
@@ -178,7 +180,9 @@ def load(name: str, weights: str, *, device: str, precision: str, frames: int) -
     state = {} if seed is not None else read_state(weights, name, config)
     if not name.endswith(".json"):
         config = sizes_of(state, config)
-    require_multiple(frames, config.num_frames, name if seed is not None else f"{name}, {weights},")
+    frames = require_multiple(
+        frames, config.num_frames, name if seed is not None else f"{name}, {weights},"
+    )
     with torch.device("meta"):  # no memory and no random numbers for what is replaced at once
         model = VideoMamba(config)
     if seed is None:

@@ -54,10 +54,10 @@ class VitEncoder(FrozenEncoder):
             return self._model(self._normalise(clips)).float()[:, None]
 
 
-def load(name: str, weights: str, *, device: str, precision: str, frames: int) -> VitEncoder:
+def load(name: str, weights: str, *, device: str, precision: str, frames: int | None) -> VitEncoder:
     """See `pcmci.extract.encoders.load_video_encoder`."""
     source = timm_source(name)
-    require_multiple(frames, 1, name)
+    frames = require_multiple(frames, 1, name)
     if weights in (AUTO, OWN):
         if not source.own:
             raise WeightsError(f"{name} brings no weights: give a checkpoint, or random:0")

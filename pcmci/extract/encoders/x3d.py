@@ -178,10 +178,10 @@ class X3DEncoder(FrozenEncoder):
             return torch.cat(tokens).float()
 
 
-def load(name: str, weights: str, *, device: str, precision: str, frames: int) -> X3DEncoder:
+def load(name: str, weights: str, *, device: str, precision: str, frames: int | None) -> X3DEncoder:
     """See `pcmci.extract.encoders.load_video_encoder`."""
     config = named_config(name)
-    require_multiple(frames, config.input_clip_length, name)
+    frames = require_multiple(frames, config.input_clip_length, name)
     place = choose_device(device)
     computed_in = choose_precision(precision, place)
     seed = random_seed(weights)

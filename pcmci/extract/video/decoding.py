@@ -34,7 +34,7 @@ from pcmci.cache.schema import Preprocessing, Sampling
 from pcmci.errors import PcmciError, VideoError
 from pcmci.extract.encoders.preprocess import resize_and_crop
 from pcmci.extract.video.fetching import NoRoom, fetched
-from pcmci.extract.video.frames import FrameReader, sample_indices
+from pcmci.extract.video.frames import FrameReader, dense_indices, sample_indices
 from pcmci.remote.url import Place, Url
 
 READY = b"ready"
@@ -46,17 +46,19 @@ MEMORY = 4 * 2**30
 
 @dataclass(frozen=True)
 class Input:
-    """What an encoder wants of a frame, and how many frames it takes together."""
+    """What an encoder wants of a frame, how many frames it takes together, and in dense windows
+    how far apart, see `EncoderSpec.stride`; 0 for clips of a view's own frames."""
 
     preprocessing: Preprocessing
     clip_frames: int
+    stride: int = 0
 
 
 Inputs = Mapping[str, Input]
 
 
 class Prepared(dict[str, np.ndarray]):
-    """By encoder, clips [views * L / F, F, S, S, 3] uint8.
+    """By encoder, clips [views * L / F, F, S, S, 3] uint8; in dense windows [views * L, F, …].
 
     note: of a damaged video some of whose frames were replaced, see `replaced_note`; else "".
     """
@@ -67,24 +69,62 @@ class Prepared(dict[str, np.ndarray]):
 def prepare_video(path: Path, sampling: Sampling, inputs: Inputs, damaged: str = FAIL) -> Prepared:
     """Decode a video's frames and make them the encoders' input, one frame at a time, in this
     process. damaged: as in `ExtractConfig`. Raises VideoError."""
-    total = sampling.views * sampling.frames
+    plan = _Plan(sampling, inputs)
     frames: dict[str, np.ndarray] = {}
     reader = FrameReader(path, mend=damaged != FAIL)
-    for places, frame in reader.read(
-        lambda count: sample_indices(count, sampling.frames, sampling.views).ravel()
-    ):
-        for name, wanted in inputs.items():
-            small = resize_and_crop(frame, wanted.preprocessing)
+    for places, frame in reader.read(lambda count: plan.indices(count, reader.fps)):
+        for name, own in plan.own(places):
+            small = resize_and_crop(frame, inputs[name].preprocessing)
             if name not in frames:
-                frames[name] = np.empty((total, *small.shape), np.uint8)
-            frames[name][places] = small
+                frames[name] = np.empty((plan.sizes[name], *small.shape), np.uint8)
+            frames[name][own] = small
     prepared = Prepared(
         (name, frames[name].reshape(-1, wanted.clip_frames, *frames[name].shape[1:]))
         for name, wanted in inputs.items()
     )
     if reader.replaced:
-        prepared.note = replaced_note(reader.replaced, total, reader.damage)
+        prepared.note = replaced_note(reader.replaced, plan.total, reader.damage)
     return prepared
+
+
+class _Plan:
+    """Which frames of a video are wanted, and by whom.
+
+    Those of the uniform sampling come first, once for all who take them; behind them each encoder's
+    own dense windows. sizes: how many frames each encoder takes. total: all that are asked for.
+    """
+
+    def __init__(self, sampling: Sampling, inputs: Inputs) -> None:
+        self._sampling = sampling
+        uniform = sampling.views * sampling.frames
+        self._dense = {name: wanted for name, wanted in inputs.items() if wanted.stride}
+        plain = [name for name in inputs if name not in self._dense]
+        self.sizes = dict.fromkeys(plain, uniform)
+        self._begins = dict.fromkeys(plain, 0)
+        self._has_uniform = bool(plain)
+        self.total = uniform if plain else 0
+        for name, wanted in self._dense.items():
+            self.sizes[name] = uniform * wanted.clip_frames
+            self._begins[name] = self.total
+            self.total += self.sizes[name]
+
+    def indices(self, count: int, fps: float) -> np.ndarray:
+        """[total] frames of a file. Raises VideoError, see `dense_indices`."""
+        sampling = self._sampling
+        centres = sample_indices(count, sampling.frames, sampling.views).ravel()
+        found = [centres] if self._has_uniform else []
+        for wanted in self._dense.values():
+            found.append(
+                dense_indices(centres, count, fps, wanted.clip_frames, wanted.stride).ravel()
+            )
+        return np.concatenate(found)
+
+    def own(self, places: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Of one frame's places among `indices`, each encoder that takes it and where."""
+        for name, begin in self._begins.items():
+            own = places[(places >= begin) & (places < begin + self.sizes[name])] - begin
+            if len(own):
+                yield name, own
 
 
 class Decoder:
@@ -278,7 +318,9 @@ class _Work:
     def from_json(cls, text: bytes) -> _Work:
         raw: dict[str, Any] = json.loads(text)
         inputs = {
-            name: Input(Preprocessing(**wanted["preprocessing"]), wanted["clip_frames"])
+            name: Input(
+                Preprocessing(**wanted["preprocessing"]), wanted["clip_frames"], wanted["stride"]
+            )
             for name, wanted in raw["inputs"].items()
         }
         return cls(Sampling(**raw["sampling"]), inputs, raw["memory"], raw["damaged"])

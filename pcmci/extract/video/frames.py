@@ -32,6 +32,9 @@ loses some)."""
 Placed = tuple[np.ndarray, np.ndarray]
 """Where a frame belongs, and the frame: see `iter_frames`."""
 
+NATIVE_FPS = 30
+"""Frames a second by which the strides of video models are counted."""
+
 
 def decoder_versions() -> dict[str, str]:
     """What the pixels depend on: PyAV and the FFmpeg libraries it brings."""
@@ -62,6 +65,25 @@ def sample_indices(count: int, frames: int, views: int = 1) -> np.ndarray:
         offset = int(f"{k:b}"[::-1], 2)  # over 2 ** bits; integers, so that nothing is rounded
         rows.append(((parts << bits) + offset) * count // (frames << bits))
     return np.stack(rows)
+
+
+def dense_indices(
+    centres: np.ndarray, count: int, fps: float, clip_frames: int, stride: int
+) -> np.ndarray:
+    """The frames of a clip of native pace around each frame: `stride` / 30 seconds from one to the
+    next, whatever the rate of the file. A clip that would reach over an end of the video is moved
+    inside; where the video is shorter than a clip, its first or last frame is repeated.
+
+    centres: [...], indices of frames. count, fps: frames of the file, and how many a second.
+    Returns [..., F] int64. Raises VideoError for a file of several frames that have no times.
+    """
+    if count > 1 and fps <= 0:
+        raise VideoError("its frames have no times, which dense windows need")
+    step = stride * fps / NATIVE_FPS
+    length = step * (clip_frames - 1)
+    first = np.clip(centres - length / 2, 0, max(0.0, count - 1 - length))
+    wanted = np.rint(first[..., None] + step * np.arange(clip_frames))
+    return np.clip(wanted, 0, count - 1).astype(np.int64)
 
 
 def iter_frames(path: Path | str, frames: int = 16, views: int = 1) -> Iterator[Placed]:
@@ -98,15 +120,19 @@ class FrameReader:
     mend: in a damaged file the nearest frame that can be decoded stands in for each that cannot
     (`pcmci.extract.video.standins`); without, such a file fails.
 
-    After `read`: `decoded` counts the frames that came out of the decoder, `in_order` says why
-    the whole file was decoded, and is an empty string where seeking was enough. `replaced` counts
-    the places whose own frame cannot be decoded, `damage` says what was wrong.
+    Once `read` asks which frames are wanted, `fps` is how many a second the file has by the times
+    of its frames; 0 where they have none. After it: `decoded` counts the frames that came out of
+    the decoder, `in_order` says why the whole file was decoded, and is an empty string where
+    seeking was enough. `replaced` counts the places whose own frame cannot be decoded, `damage`
+    says what was wrong.
     """
 
     def __init__(self, path: Path | str, mend: bool = False) -> None:
         self.path, self.mend = path, mend
         self.decoded = self.replaced = 0
+        self.fps = 0.0
         self.in_order = self.damage = ""
+        self.fps = 0.0
         self._reformatter = VideoReformatter()
 
     def read(self, choose: Callable[[int], np.ndarray]) -> Iterator[Placed]:
@@ -124,7 +150,7 @@ class FrameReader:
         """Raises _Damaged where the file can be read and not all of its frames be decoded."""
         with open_video(self.path) as (container, stream):
             timeline = scan(container, stream)
-            self.in_order = timeline.distrust
+            self.in_order, self.fps = timeline.distrust, timeline.fps
             if not self.in_order:
                 try:
                     yield from self._seek(container, stream, timeline, choose(len(timeline)))

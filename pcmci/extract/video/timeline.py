@@ -186,6 +186,12 @@ class Timeline:
         steps = np.diff(self.times)
         return float(self.times[-1] + (np.median(steps) if len(steps) else 0)) * self.time_base
 
+    @property
+    def fps(self) -> float:
+        """Frames a second, on average; 0 where times do not tell."""
+        span = float(self.times[-1] - self.times[0]) * self.time_base if len(self.times) > 1 else 0
+        return (len(self.times) - 1) / span if span > 0 else 0.0
+
     @cached_property
     def _by_time(self) -> np.ndarray:
         return np.argsort(self.pts)

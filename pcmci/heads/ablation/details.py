@@ -1,7 +1,8 @@
 """What the chosen runs say on the test split, in more detail than a score.
 
 Tables `densities` (ODD over tau), `classes` (average precision), `pairs` (implausible ones),
-`reliability` and `epochs` (training losses), and the co-prediction matrices.
+`reliability`, `epochs` (training losses), `voices` and `disagreements` (what a head's voices are
+worth alone, and a score against how far they are apart), and the co-prediction matrices.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +44,7 @@ def details(
     """The tables by name, and the matrices. kept: label set -> the chosen runs."""
     tables: dict[str, list[Row]] = {"epochs": list(epochs(kept)), "reliability": []}
     matrices: dict[str, np.ndarray] = {}
+    tables["voices"], tables["disagreements"] = list(voices(kept)), list(disagreements(kept))
     for labels, by_variant in kept.items():
         together = Copredictions.of(reference, list(by_variant))
         for variant, outcomes in by_variant.items():
@@ -75,6 +78,43 @@ def _runs(by_variant: Kept) -> Iterator[tuple[Variant, Outcome, Run]]:
         for outcome in outcomes:
             if outcome and outcome.run:
                 yield variant, outcome, outcome.run
+
+
+def voices(kept: Mapping[str, Kept]) -> Iterator[Row]:
+    """Of every run whose head has voices, split by split: the score of each alone, and (voice "")
+    their mean disagreement and a mediator's purity, where there is one."""
+    for row, facts, split, found in _heard(kept):
+        worth = [(found["score"], voice, value) for voice, value in found["voices"].items()]
+        worth.append(("disagreement", "", found.get("disagreement")))
+        worth.append(("purity", "", facts.get("purity", {}).get(split)))
+        for name, voice, value in worth:
+            if voice or value is not None:
+                yield {**row, "score": name, "voice": voice, "value": value}
+
+
+def disagreements(kept: Mapping[str, Kept]) -> Iterator[Row]:
+    """A row a point of a run's curve of the score against disagreement."""
+    for row, _, _, found in _heard(kept):
+        for place, point in enumerate(found.get("curve", ())):
+            yield {
+                **row, "score": found["score"], "bin": place, "videos": point["videos"],
+                "disagreement": point["disagreement"], "value": point["score"],
+            }  # fmt: skip
+
+
+def _heard(
+    kept: Mapping[str, Kept],
+) -> Iterator[tuple[Row, Mapping[str, Any], str, Mapping[str, Any]]]:
+    """How its row begins, the facts of its label set, the split and what `voices_report` found."""
+    for labels, by_variant in kept.items():
+        for variant, outcome, run in _runs(by_variant):
+            facts = run.heads[labels]
+            for split, found in facts.get("voices", {}).items():
+                row = {
+                    "labels": labels, "variant": variant.name, "seed": outcome.trial.seed,
+                    "split": split,
+                }  # fmt: skip
+                yield row, facts, split, found
 
 
 def densities(

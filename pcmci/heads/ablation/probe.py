@@ -100,8 +100,9 @@ def _wants_weights(recipe: Recipe) -> bool:
 
 
 def _model(store: Store, recipe: Recipe, labels: str) -> Head:
-    text = store.text(labels)
-    return build_model(recipe.model, text, store.spec.video.width, recipe.train.seed, labels)
+    text, entities = store.text(labels), store.entities(labels)
+    width = store.spec.video.width
+    return build_model(recipe.model, text, width, recipe.train.seed, labels, entities)
 
 
 def _targets(store: Store, labels: str, size: int, device: torch.device) -> Tensor:

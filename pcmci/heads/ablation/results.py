@@ -2,8 +2,8 @@
 
 `results`: a row a run. `summary`: a row a variant, score and split, over seeds. And of the chosen
 runs, on the test split: `densities` (ODD over tau), `classes` (average precision), `pairs`
-(implausible ones), `reliability`, `epochs` (training losses). The co-prediction matrices are
-arrays.
+(implausible ones), `reliability`, `epochs` (training losses), `voices` and `disagreements` (of
+heads that have several opinions; on every split). The co-prediction matrices are arrays.
 """
 
 from __future__ import annotations

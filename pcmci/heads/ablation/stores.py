@@ -62,6 +62,8 @@ def _facts(spec: StoreSpec) -> dict[str, Any]:
         "vlm": spec.vlm.name,
         "frames": f"{spec.sampling.frames} frames",
         "views": f"{spec.sampling.views} views",
+        "windows": f"{spec.video.windows} windows",
+        "entities": f"{sum(len(spec.labels(name).entities) for name in spec.label_sets)} entities",
         "precision": spec.precision,
         "video weights": spec.video.weights,
         "vlm weights": spec.vlm.weights,

@@ -23,10 +23,12 @@ class Bank:
     counts: Tensor
 
 
-def append(bank: Bank | None, entry: Tensor, most: int, update: str) -> Bank:
+def append(
+    bank: Bank | None, entry: Tensor, most: int, update: str, alike: int | None = None
+) -> Bank:
     """The bank with one entry more, at most `most` long. bank: None for an empty one. entry:
     [..., W]. update: what a full bank does, `weighted`, `merge`, `fifo`; or `mean`, which keeps one
-    entry, the mean of all."""
+    entry, the mean of all. alike: see `merge_most_alike`."""
     precise = torch.promote_types(entry.dtype, torch.float32)  # bf16 counts to 256
     entries, counts = entry[..., None, :], entry.new_ones((*entry.shape[:-1], 1), dtype=precise)
     if bank is not None:
@@ -40,17 +42,18 @@ def append(bank: Bank | None, entry: Tensor, most: int, update: str) -> Bank:
         return longer
     if update == "fifo":
         return Bank(entries[..., -most:, :], counts[..., -most:])
-    return merge_most_alike(longer, weighted=update == "weighted")
+    return merge_most_alike(longer, weighted=update == "weighted", alike=alike)
 
 
-def merge_most_alike(bank: Bank, *, weighted: bool) -> Bank:
+def merge_most_alike(bank: Bank, *, weighted: bool, alike: int | None = None) -> Bank:
     """One entry fewer: k = argmax_t cos(b_t, b_{t+1}), the first of several, and b_k and b_{k+1}
     become their mean, weighted by their counts or plain. Each row of the leading dimensions for
-    itself."""
-    unit = F.normalize(bank.entries.to(bank.counts.dtype), dim=-1)
-    alike = (unit[..., :-1, :] * unit[..., 1:, :]).sum(-1)
-    k = alike.argmax(-1, keepdim=True)
-    place = torch.arange(alike.shape[-1], device=k.device)
+    itself. alike: how many of an entry's numbers the cosine is of, the first; the rest, all where
+    it is None, is merged with them."""
+    unit = F.normalize(bank.entries[..., :alike].to(bank.counts.dtype), dim=-1)
+    cosine = (unit[..., :-1, :] * unit[..., 1:, :]).sum(-1)
+    k = cosine.argmax(-1, keepdim=True)
+    place = torch.arange(cosine.shape[-1], device=k.device)
     kept = place + (place > k)
     one, other = _entries_at(bank.entries, k), _entries_at(bank.entries, k + 1)
     ours, theirs = (bank.counts.gather(-1, index) for index in (k, k + 1))

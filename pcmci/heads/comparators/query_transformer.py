@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,15 +46,33 @@ class QueryTransformer(nn.Module):
         blocks = zip(self.among, self.look, self.feed, past, strict=True)
         for place, (among, look, feed, bank) in enumerate(blocks):
             if place:
-                longer[place] = append(bank, z, self.most, self.update)
-                z = among(z, with_past(bank, z))
+                z, longer[place] = recall(among, z, bank, self.most, self.update)
             z = feed(look(z, frames))
         return z, tuple(longer)
 
 
-def with_past(bank: Bank | None, z: Tensor) -> Tensor:
-    """All queries of a bank [B, q, m, W] and those of now [B, q, W], one after another."""
-    return z if bank is None else torch.cat([bank.entries.flatten(1, 2), z], dim=1)
+def recall(
+    attend: Any, z: Tensor, bank: Bank | None, most: int, update: str
+) -> tuple[Tensor, Bank]:
+    """Queries [B, q, W] that attend to all that a bank holds of their past and to themselves; and
+    the bank with them. attend: an `Attend`, of which lists of modules do not tell. most, update:
+    see `append`.
+
+    Where no gradient flows, a bank also holds the keys and values of its entries, which would
+    otherwise be computed anew at every frame. They are affine in what they are of, and entries
+    merge with weights that sum to 1: so those of a merged entry are the merged ones.
+    """
+    width = z.shape[-1]
+    if torch.is_grad_enabled():
+        own = None if bank is None else Bank(bank.entries[..., :width], bank.counts)
+        past = z if own is None else torch.cat([own.entries.flatten(1, 2), z], dim=1)
+        return attend(z, past), append(own, z, most, update)
+    now = attend.key_value(z)
+    entry = torch.cat([z, now], dim=-1)
+    known = now
+    if bank is not None:
+        known = torch.cat([bank.entries[..., width:].flatten(1, 2), now], dim=1)
+    return attend.read(z, known), append(bank, entry, most, update, width)
 
 
 def with_frame(bank: Bank | None, frame: Tensor) -> Tensor:

@@ -25,7 +25,11 @@ class Attend(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """x: [B, n, W]. source: [B, m, W]. Returns [B, n, W]."""
-        key, value = self.key_value(source).chunk(2, dim=-1)
+        return self.read(x, self.key_value(source))
+
+    def read(self, x: Tensor, projected: Tensor) -> Tensor:
+        """The same with the source's keys and values [B, m, 2 W], as `key_value` gives them."""
+        key, value = projected.chunk(2, dim=-1)
         attended: Tensor = self.out(attention(self.query(x), key, value, self.heads))
         normed: Tensor = self.norm(x + attended)
         return normed

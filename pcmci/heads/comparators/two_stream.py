@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -12,8 +14,8 @@ from pcmci.heads.comparators.modulator import Modulator
 from pcmci.heads.comparators.query_transformer import (
     Past,
     QueryTransformer,
+    recall,
     with_frame,
-    with_past,
 )
 from pcmci.heads.comparators.transformer import Attend, FeedForward
 from pcmci.heads.head import Draws, Head
@@ -49,10 +51,9 @@ class SceneTransformer(nn.Module):
         the same frame."""
         z, longer = begun, list(past)
         blocks = zip(self.look, self.recall, self.among, self.feed, past, strict=True)
-        for place, (look, recall, among, feed, bank) in enumerate(blocks):
+        for place, (look, looking_back, among, feed, bank) in enumerate(blocks):
             z = look(z, frames)
-            longer[place] = append(bank, z, self.most, self.update)
-            z = recall(z, with_past(bank, z))
+            z, longer[place] = recall(looking_back, z, bank, self.most, self.update)
             z = among(z, z)
             if self.meet:
                 z = self.meet[place](z, entities)
@@ -70,14 +71,25 @@ class TwoStreamHead(Head):
     paper's decoder, beside the entities' where the streams do not meet.
 
     Left out: image encoder, InstructBLIP's weights, language model with LoRA, all as in
-    `MemoryBankHead`; and **the entities' own texts**. There, entities are the nouns of a prompt and
-    scenes its whole; a store has the label prompts alone, so that here both streams read those, and
-    differ by their memories, their weights and their place. Ours: frames attend to texts
+    `MemoryBankHead`. There and here, entities are the nouns of the prompts and scenes the whole
+    prompts; in a store that was made without nouns (`pcmci extract --entities`) both streams read
+    the prompts, and differ by their memories, their weights and their place. Ours: frames attend to
+    texts
     (`Modulator` says why), and a memory holds frames as they came, projected and modulated when
     they are read: so both learn from all of them, though no gradient flows through a memory.
     """
 
-    def __init__(self, config: TwoStreamConfig, text: Tensor, video_width: int) -> None:
+    entity_text: Tensor
+    reads_entities = True
+
+    def __init__(
+        self,
+        config: TwoStreamConfig,
+        text: Tensor,
+        video_width: int,
+        entities: Tensor | None = None,
+    ) -> None:
+        """entities: [M, D] embeddings of the nouns, None for a store that has none."""
         super().__init__(text)
         n_labels, width = text.shape
         inner = config.inner or width // 2
@@ -95,20 +107,27 @@ class TwoStreamHead(Head):
         self.scenes = SceneTransformer(config, inner)
         self.tokens_out = nn.Linear(inner, width)
         self.decoder = Decoder(width, n_labels, config.decoder)
+        self.has_entities = entities is not None and config.modulate
+        if entities is not None and self.has_entities:
+            self.register_buffer("entity_text", entities.clone())
+            self.entity_in = nn.LayerNorm(width)
 
     def opinions(
         self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
         """The logits [B, N]. See `Head.forward`."""
         text = self.text_in(self.text)
-        z = self.walk(self.positions(frame_by_frame(vlm, video)), text)
+        nouns = self.entity_in(self.entity_text) if self.has_entities else None
+        z = self.walk(self.positions(frame_by_frame(vlm, video)), text, nouns)
         mask = (draws or {}).get("dropout")
         logits: Tensor = self.decoder(text[None], self.tokens_out(z), mask)
         return logits
 
-    def walk(self, frames: Tensor, text: Tensor) -> Tensor:
-        """The queries after the last frame. frames: [B, L, D + Dv]. text: [N, D]. Returns
-        [B, q, W], or [B, 2 q, W] where the streams do not meet."""
+    def walk(self, frames: Tensor, text: Tensor, nouns: Tensor | None = None) -> Tensor:
+        """The queries after the last frame. frames: [B, L, D + Dv]. text: [N, D], of the prompts.
+        nouns: [M, D], what the entities' stream reads in their place. Returns [B, q, W], or
+        [B, 2 q, W] where the streams do not meet."""
+        things = text if nouns is None else nouns
         config, last = self.config, frames.shape[1] - 1
         entities_begun, entities_past = self.entities.begin(len(frames))
         scenes_begun, scenes_past = self.scenes.begin(len(frames))
@@ -119,7 +138,7 @@ class TwoStreamHead(Head):
             with torch.set_grad_enabled(
                 torch.is_grad_enabled() and (t == last or not config.detach)
             ):
-                near, far = self._seen(short, frame, text, 0), self._seen(long, frame, text, 1)
+                near, far = self._seen(short, frame, things, 0), self._seen(long, frame, text, 1)
                 entities, entities_past = self.entities(entities_begun, near, entities_past)
                 scenes, scenes_past = self.scenes(scenes_begun, far, scenes_past, entities)
                 short = append(short, frame, config.bank, config.short)
@@ -134,3 +153,7 @@ class TwoStreamHead(Head):
 
     def draw(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         return self.decoder.draw(batch, generator)
+
+    def facts(self) -> dict[str, Any]:
+        """How many nouns the entities' stream reads, where it reads any."""
+        return {"entities": len(self.entity_text)} if self.has_entities else {}

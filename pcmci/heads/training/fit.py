@@ -62,16 +62,25 @@ def random_stream(seed: int, purpose: int) -> int:
 
 
 def build_model(
-    config: HeadConfig, text: np.ndarray, video_width: int, seed: int, labels: str = "activity"
+    config: HeadConfig,
+    text: np.ndarray,
+    video_width: int,
+    seed: int,
+    labels: str = "activity",
+    entities: np.ndarray | None = None,
 ) -> Head:
-    """A fresh head on the CPU. text: [N, D]. labels: the label set that it is to learn. The same
-    seed gives the same weights everywhere; the global random numbers are left as they were."""
+    """A fresh head on the CPU. text: [N, D]. labels: the label set that it is to learn. entities:
+    [M, D], for a head that reads them; None where there are none. The same seed gives the same
+    weights everywhere; the global random numbers are left as they were."""
     with torch.random.fork_rng(devices=[]):
         # `torch.manual_seed` would also seed every GPU, and leave it so.
         torch.default_generator.manual_seed(random_stream(seed, INITIALISATION))
         # Type checkers do not know a head's own constructor; `Head` says what it takes.
         make: Callable[..., Head] = HEADS[head_name(config)].module
-        head = make(config, torch.from_numpy(text), video_width)
+        more = {}
+        if entities is not None and HEADS[head_name(config)].module.reads_entities:
+            more["entities"] = torch.from_numpy(entities)
+        head = make(config, torch.from_numpy(text), video_width, **more)
     head.labels = labels
     return head
 

@@ -210,7 +210,8 @@ class Learner:
 
     def _build(self, recipe: Recipe, labels: str) -> Head:
         text, width = self.store.text(labels), self.store.spec.video.width
-        return build_model(recipe.model, text, width, recipe.train.seed, labels)
+        entities = self.store.entities(labels)
+        return build_model(recipe.model, text, width, recipe.train.seed, labels, entities)
 
     def _let_keep(self, task: _Task, model: Head, seed: int) -> None:
         """Training videos, drawn by the run's seed, for a head that keeps some. Raises PcmciError

@@ -117,7 +117,9 @@ class Run:
             if name.startswith(prefix)
         }
         config, width = model_config(self.config), self.spec.video.width
-        model = build_model(config, state["text"].numpy(), width, 0, labels)
+        words = state.get("entity_text")
+        entities = None if words is None else words.numpy()
+        model = build_model(config, state["text"].numpy(), width, 0, labels, entities)
         model.load_state_dict(state)
         return model.eval()
 
