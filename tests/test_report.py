@@ -266,3 +266,19 @@ def test_no_number_is_cut_off_in_a_narrow_terminal(monkeypatch, capsys, width):
         assert text.count(number) >= 2
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_run_leads_to_the_pages_that_explain_it(folder, tmp_path):
+    rows = read_rows(folder)
+    run = tmp_path / "runs" / "a b"
+    (run / "explain").mkdir(parents=True)
+    (run / "explain" / "index.html").touch()
+    first, *others = [row for row in rows.tables["results"] if row["run"]]
+    first["run"] = str(run)
+    gallery = tmp_path / "ablations" / "x" / "figures"
+    gallery.mkdir(parents=True)
+    page = ablation_page(rows, gallery).html()
+    assert re.findall(r'<a href="([^"]+)">a b</a>', page) == ["../../runs/a%20b/explain/index.html"]
+    assert page.count("<a ") == 1  # the others have no pages
+    assert others
+    assert f"pcmci explain '{run}' --split test --wrong" in html.unescape(page)
