@@ -14,6 +14,7 @@ from pcmci.commands.ablate import ablate
 from pcmci.commands.demo import demo
 from pcmci.commands.encoders import encoders
 from pcmci.commands.evaluate import evaluate
+from pcmci.commands.explain import explain
 from pcmci.commands.extract import extract
 from pcmci.commands.heads import heads
 from pcmci.commands.import_features import import_
@@ -41,6 +42,7 @@ for command in (
     runs,
     evaluate,
     predict,
+    explain,
     heads,
     encoders,
     kitchen,

@@ -65,6 +65,10 @@ MAY = {
         "cache", "heads/catalogue", "heads/config", "heads/head", "heads/method", "heads/scoring",
         "heads/settings",
     },
+    "heads/explaining": {
+        "cache", "heads/comparators", "heads/config", "heads/head", "heads/method",
+        "heads/scoring", "heads/training",
+    },
     "heads/ablation": {
         "cache", "cluster", "heads/catalogue", "heads/config", "heads/head", "heads/scoring",
         "heads/training",

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,30 @@ def test_experts_are_asked_one_by_one(pcmci, trained, tiny_videos):
     assert "    v: " in shown
     assert "    disagreement: " in shown
     assert "experts" not in pcmci("predict", trained["run"], film, "--json").json
+
+
+def test_a_film_is_explained_alike_from_the_store_and_from_its_file(pcmci, trained, tiny_videos):
+    film, broken = (tiny_videos / name for name in ("film3.mp4", "broken.mp4"))
+    given = ("explain", trained["run"], "film3", film, broken, "--videos", tiny_videos)
+    answer = pcmci(*given, "--json")
+    assert answer.code == 1, answer.err
+    assert list(answer.json["failures"]) == [str(broken)]
+    stored, new = answer.json["videos"]
+    assert (stored["split"], new["split"]) == ("test", None)
+    assert stored["frames"] == new["frames"]
+    assert len(new["frames"]["seconds"]) == 8
+    predicted = pcmci("predict", trained["run"], film, "--json").json["predictions"][str(film)]
+    for labels, part in new["labels"].items():
+        assert part["logits"] == pytest.approx(stored["labels"][labels]["logits"], abs=1e-5)
+        assert part["right"] is None
+        best = predicted[labels][0]
+        assert part["shown"][0] == best["label"]
+        assert max(part["probabilities"]) == pytest.approx(best["probability"], abs=1e-5)
+    pages = [Path(page) for page in answer.json["pages"]]
+    assert (pages[0].name, pages[-1].name, len(pages)) == ("film3.html", "index.html", 3)
+    page = pages[0].read_text(encoding="utf-8")
+    # the strip, and over the attention of both label sets: a token of V is a frame here
+    assert page.count("data:image/jpeg") == 3 * 8
 
 
 def test_a_film_that_cannot_be_read_is_named_and_the_others_are_answered(

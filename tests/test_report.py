@@ -312,3 +312,19 @@ def test_rows_from_before_voices_were_kept_make_a_page_without_them(heard, page,
     for name in ("voices", "disagreements"):
         (tmp_path / "old" / f"{name}.parquet").unlink()
     assert "What each voice says" not in write_report(tmp_path / "old").read_text()
+
+
+def test_a_run_leads_to_the_pages_that_explain_it(folder, tmp_path):
+    rows = read_rows(folder)
+    run = tmp_path / "runs" / "a b"
+    (run / "explain").mkdir(parents=True)
+    (run / "explain" / "index.html").touch()
+    first, *others = [row for row in rows.tables["results"] if row["run"]]
+    first["run"] = str(run)
+    gallery = tmp_path / "ablations" / "x" / "figures"
+    gallery.mkdir(parents=True)
+    page = ablation_page(rows, gallery).html()
+    assert re.findall(r'<a href="([^"]+)">a b</a>', page) == ["../../runs/a%20b/explain/index.html"]
+    assert page.count("<a ") == 1  # the others have no pages
+    assert others
+    assert f"pcmci explain '{run}' --split test --wrong" in html.unescape(page)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
@@ -16,7 +18,7 @@ from pcmci.report import figures, glyphs
 from pcmci.report.encoders import row_notes
 from pcmci.report.few_parameters import few_parameters
 from pcmci.report.literature import LITERATURE
-from pcmci.report.page import Cell, Figure, Hover, Noted, Page, Section, Table
+from pcmci.report.page import Cell, Figure, Hover, Link, Noted, Page, Section, Table
 from pcmci.report.paper import FEW_PARAMETERS
 from pcmci.report.rows import Row, Rows, read_rows
 from pcmci.report.table import (
@@ -35,6 +37,8 @@ from pcmci.report.table import (
 )
 from pcmci.report.voices_section import voices_section
 
+EXPLAINED = Path("explain", "index.html")
+"""Where `pcmci explain` puts its pages, in a run's folder."""
 SHOWN_PAIRS = 15
 """Implausible pairs on the page; the table of rows has more."""
 NAMED_ORDERS = 3
@@ -79,7 +83,7 @@ def ablation_page(rows: Rows, figures_folder: Path | None = None) -> Page:
                 _classes(rows, gallery),
                 _reliability(rows, gallery),
                 _training(rows, gallery),
-                _runs(rows),
+                _runs(rows, gallery),
                 _lost(rows),
             )
             if section
@@ -503,7 +507,7 @@ def _training(rows: Rows, gallery: _Gallery) -> Section | None:
     )
 
 
-def _runs(rows: Rows) -> Section:
+def _runs(rows: Rows, gallery: _Gallery) -> Section:
     results = rows.tables["results"]
     split = _main_split(rows)
     scores = [name for name in rows.scores() if f"{split}/{name}" in results[0]]
@@ -518,16 +522,33 @@ def _runs(rows: Rows) -> Section:
                 *(percent(row[f"val/{name}"]) for name in validation),
                 *(percent(row[f"{split}/{name}"]) for name in scores),
                 None if seconds is None else round(seconds, 1),
-                row["reason"] or Path(row["run"]).name,
+                row["reason"] or _explained(row, gallery),
             ]
         )  # fmt: skip
     head = ["order", "seed", *(["tried"] * tried), "status"]
     head += [f"val {name}" for name in validation] + scores + ["seconds", "run"]
     failed = sum(row["status"] != "done" for row in results)
     words = [f"{failed} of {len(results)} runs failed; they are in no mean."] if failed else []
+    if (done := next((row for row in results if row["run"]), None)) is not None:
+        run = shlex.quote(done["run"])
+        words.append(
+            "What a run made of its videos, its mistakes first, as pages (a run's name leads to "
+            f"those that were there when this page was made): pcmci explain {run} --split {split} "
+            "--wrong"
+        )
     caption = f"Every run, on {split} in percent; a score of validation where it chose."
     caption += _seen(results)
     return Section("Every run", words, [Table(head, body, caption)])
+
+
+def _explained(row: Row, gallery: _Gallery) -> Cell:
+    """A run's name, which leads to the pages of `pcmci explain` where they lie in its folder."""
+    run = Path(row["run"])
+    page = run / EXPLAINED
+    if gallery.folder is None or not page.is_file():
+        return run.name
+    href = os.path.relpath(page.resolve(), gallery.folder.parent.resolve())
+    return Link(run.name, quote(href))
 
 
 def _lost(rows: Rows) -> Section | None:

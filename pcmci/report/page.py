@@ -1,7 +1,8 @@
 """One self-contained HTML file that opens from disk without a network.
 
 A page is a title, a lead and sections; a section is words and blocks: tables that can be sorted,
-figures, strips of film. Every text is escaped: a label may be called `<script>`.
+figures, strips of film, matrices under a film, a matrix of confusions. Every text is escaped: a
+label may be called `<script>`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from pcmci.report.confusion import Confusion
+from pcmci.report.film import Film
+
 
 @dataclass(frozen=True)
 class Noted:
@@ -27,7 +31,15 @@ class Noted:
     strong: bool = False
 
 
-Cell = str | int | float | Noted | None
+@dataclass(frozen=True)
+class Link:
+    """A table's cell that leads to another page. href: relative to this one."""
+
+    text: str
+    href: str
+
+
+Cell = str | int | float | Noted | Link | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,7 @@ class Strip:
         return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-Block = Table | Figure | Strip
+Block = Table | Figure | Strip | Film | Confusion
 
 
 @dataclass(frozen=True)
@@ -129,7 +141,10 @@ class Page:
         environment.tests |= {
             "table": lambda block: isinstance(block, Table),
             "figure": lambda block: isinstance(block, Figure),
+            "film": lambda block: isinstance(block, Film),
+            "confusion": lambda block: isinstance(block, Confusion),
             "noted": lambda cell: isinstance(cell, Noted),
+            "link": lambda cell: isinstance(cell, Link),
         }
         return environment.get_template("page.html.j2").render(page=self)
 

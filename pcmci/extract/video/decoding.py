@@ -61,9 +61,12 @@ class Prepared(dict[str, np.ndarray]):
     """By encoder, clips [views * L / F, F, S, S, 3] uint8; in dense windows [views * L, F, …].
 
     note: of a damaged video some of whose frames were replaced, see `replaced_note`; else "".
+    seconds: [views * L] when each frame is shown, from the film's first frame on; None where that
+    cannot be told.
     """
 
     note = ""
+    seconds: tuple[float | None, ...] = ()
 
 
 def prepare_video(path: Path, sampling: Sampling, inputs: Inputs, damaged: str = FAIL) -> Prepared:
@@ -82,6 +85,7 @@ def prepare_video(path: Path, sampling: Sampling, inputs: Inputs, damaged: str =
         (name, frames[name].reshape(-1, wanted.clip_frames, *frames[name].shape[1:]))
         for name, wanted in inputs.items()
     )
+    prepared.seconds = tuple(reader.seconds.get(place) for place in range(total))
     if reader.replaced:
         prepared.note = replaced_note(reader.replaced, plan.total, reader.damage)
     return prepared
@@ -204,7 +208,7 @@ class Decoder:
                 (name, np.frombuffer(bytearray(connection.recv_bytes()), np.uint8).reshape(shape))
                 for name, shape in answer["shapes"].items()
             )
-            prepared.note = answer["note"]
+            prepared.note, prepared.seconds = answer["note"], tuple(answer["seconds"])
             return prepared
         except (EOFError, OSError) as error:
             code = None
@@ -345,7 +349,9 @@ def main(handle: int) -> None:
                 with _here(**request) as path:
                     prepared = prepare_video(path, work.sampling, work.inputs, work.damaged)
                 shapes = {n: x.shape for n, x in prepared.items()}
-                answer: dict[str, Any] = {"shapes": shapes, "note": prepared.note}
+                answer: dict[str, Any] = {
+                    "shapes": shapes, "note": prepared.note, "seconds": prepared.seconds,
+                }  # fmt: skip
                 parts = [array.tobytes() for array in prepared.values()]
             except VideoError as error:
                 answer = {"error": str(error)}

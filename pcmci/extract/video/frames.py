@@ -23,7 +23,16 @@ from pcmci.extract.video.standins import (
     sound_positions,
     survey,
 )
-from pcmci.extract.video.timeline import Timeline, open_video, packets, reason, scan, to_be_shown
+from pcmci.extract.video.timeline import (
+    NO_ORDER,
+    NO_TIMES,
+    Timeline,
+    open_video,
+    packets,
+    reason,
+    scan,
+    to_be_shown,
+)
 
 SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video")
 """Decoders that can leave out a frame to which no other refers, and then give all others (AV1's
@@ -124,7 +133,8 @@ class FrameReader:
     of its frames; 0 where they have none. After it: `decoded` counts the frames that came out of
     the decoder, `in_order` says why the whole file was decoded, and is an empty string where
     seeking was enough. `replaced` counts the places whose own frame cannot be decoded, `damage`
-    says what was wrong.
+    says what was wrong. `seconds` has the time of the frame at each place from the film's first
+    frame on, and lacks those that cannot be told.
     """
 
     def __init__(self, path: Path | str, mend: bool = False) -> None:
@@ -132,13 +142,13 @@ class FrameReader:
         self.decoded = self.replaced = 0
         self.fps = 0.0
         self.in_order = self.damage = ""
-        self.fps = 0.0
+        self.seconds: dict[int, float] = {}
         self._reformatter = VideoReformatter()
 
     def read(self, choose: Callable[[int], np.ndarray]) -> Iterator[Placed]:
         """`choose` is told the number of frames and returns the indices of those wanted, in any
         order. Yields and raises as `iter_frames` does."""
-        self.replaced, self.damage = 0, ""
+        self.replaced, self.damage, self.seconds = 0, "", {}
         try:
             yield from self._read(choose)
         except _Damaged as error:
@@ -190,7 +200,7 @@ class FrameReader:
         for position, frame in decode_all(self.path, damaged.timeline, set()):
             self.decoded += 1
             if position in wanted:
-                yield np.flatnonzero(taken == position), self._upright(frame)
+                yield self._placed(np.flatnonzero(taken == position), frame, damaged.timeline)
 
     def _seek(
         self,
@@ -211,7 +221,7 @@ class FrameReader:
             # decoding has to start one earlier.
             for attempt in (start, start - 1)[: start + 1]:
                 for k, frame in self._run(container, stream, timeline, attempt, missing):
-                    yield np.flatnonzero(indices == k), self._upright(frame)
+                    yield self._placed(np.flatnonzero(indices == k), frame, timeline)
                 if not missing:
                     break
             else:
@@ -287,10 +297,16 @@ class FrameReader:
                     if frame.is_corrupt or (lost and not _is_intra(frame)):
                         raise _Damaged(f"damaged frame {_at(frame, timeline)}", timeline)
                     if count in wanted:
-                        yield np.flatnonzero(indices == count), self._upright(frame)
+                        yield self._placed(np.flatnonzero(indices == count), frame, timeline)
                     else:
                         yield None
                     count += 1
+
+    def _placed(self, places: np.ndarray, frame: VideoFrame, timeline: Timeline) -> Placed:
+        if frame.pts is not None and timeline.distrust not in (NO_TIMES, NO_ORDER):
+            seconds = float((frame.pts - timeline.times[0]) * timeline.time_base)
+            self.seconds |= dict.fromkeys(places.tolist(), seconds)
+        return places, self._upright(frame)
 
     def _upright(self, frame: VideoFrame) -> np.ndarray:
         """[H, W, 3] uint8 RGB, turned and mirrored as the display matrix says, to the nearest

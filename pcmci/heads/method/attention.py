@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,3 +25,13 @@ def attention(
         return _attend(q, k, v).transpose(-3, -2).flatten(-2)
     q, k, v = (x.expand(len(bias), -1, -1, -1) for x in (q, k, v))
     return _attend(q, k, v, bias.to(q.dtype)).transpose(-3, -2).flatten(-2)
+
+
+def attention_weights(query: Tensor, key: Tensor, parts: int) -> Tensor:
+    """softmax(Q_p K_p^T / sqrt(D/P)) of each part: what `attention` weighs the values with.
+
+    query: [B, N, D]. key: [B, M, D]. parts: P, which divides D. Returns [B, P, N, M], rows that sum
+    to 1.
+    """
+    q, k = (x.unflatten(-1, (parts, -1)).transpose(-3, -2) for x in (query, key))
+    return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1)

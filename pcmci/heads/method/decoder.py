@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pcmci.errors import UsageError
 from pcmci.heads.config import ModelConfig
 from pcmci.heads.head import keep_mask
-from pcmci.heads.method.attention import attention
+from pcmci.heads.method.attention import attention, attention_weights
 from pcmci.heads.method.relations import Relations
 
 
@@ -66,8 +66,11 @@ class Decoder(nn.Module):
 
     def forward(self, text: Tensor, tokens: Tensor, dropout: Tensor | None = None) -> Tensor:
         """text: [B or 1, N, D]. tokens: [B, M, D]. dropout: see `draw_dropout`. Returns [B, N]."""
-        if self.among is not None and self.norm_among is not None:
-            text = self.norm_among(text + self.among(text))
+        return grouped_linear(self.embed(text, tokens, dropout), self.weight, self.bias)
+
+    def embed(self, text: Tensor, tokens: Tensor, dropout: Tensor | None = None) -> Tensor:
+        """Z [B, N, D], what the classifier reads. The arguments are those of `forward`."""
+        text = self._queries(text)
         key, value = self.key_value(tokens).chunk(2, dim=-1)
         query = self.query(text).expand(len(tokens), -1, -1)
         attended = self.out(attention(query, key, value, self.heads))
@@ -77,5 +80,18 @@ class Decoder(nn.Module):
         transformed = self.down(F.gelu(self.up(z)))
         if dropout is not None:
             transformed = transformed * dropout[1]
-        z = self.norm_feedforward(z + transformed)
-        return grouped_linear(z, self.weight, self.bias)
+        embedded: Tensor = self.norm_feedforward(z + transformed)
+        return embedded
+
+    def looks(self, text: Tensor, tokens: Tensor) -> Tensor:
+        """Where the query of each label looks: the weights of `embed`'s attention [B, P, N, M], P
+        heads, rows that sum to 1. text: [B or 1, N, D]. tokens: [B, M, D]."""
+        key, _ = self.key_value(tokens).chunk(2, dim=-1)
+        query = self.query(self._queries(text)).expand(len(tokens), -1, -1)
+        return attention_weights(query, key, self.heads)
+
+    def _queries(self, text: Tensor) -> Tensor:
+        if self.among is None or self.norm_among is None:
+            return text
+        queries: Tensor = self.norm_among(text + self.among(text))
+        return queries

@@ -21,6 +21,13 @@ def proxy(weights: Tensor, frames: Tensor) -> Tensor:
     return weights.to(frames.dtype) @ frames
 
 
+def asked(streams: Streams) -> tuple[Tensor, Tensor]:
+    """The text [B or 1, N, D] and the frames [B, L, D] that S is asked of, where it is learned."""
+    frames = streams.frames if streams.aligned is None else streams.aligned
+    assert frames is not None  # `PCMCI.uses_frames` says so
+    return streams.text, frames
+
+
 class ICH(nn.Module):
     """T' = [T, H] W_H. Rewrites the text.
 
@@ -46,8 +53,8 @@ class ICH(nn.Module):
         assert streams.frames is not None  # `PCMCI.uses_frames` says so
         weights = streams.weights
         if not self.frozen:
-            frames = streams.frames if streams.aligned is None else streams.aligned
-            weights, error = alignment(streams.text, frames, self.config, lam=self.lam)
+            text, frames = asked(streams)
+            weights, error = alignment(text, frames, self.config, lam=self.lam)
             # in place: where runs are stacked, this is a part of the stack's
             self.marginal_error.copy_(torch.maximum(self.marginal_error, error.max()))
         assert weights is not None  # PCMCI.forward sees to it

@@ -124,6 +124,19 @@ class PCMCI(Head):
         self, vlm: Tensor, video: Tensor, weights: Tensor | None, draws: Draws | None
     ) -> Tensor:
         """Logits [B, N]; with a mediator [B, 2, N], the answer's and what that says by itself."""
+        begun, alone = self.begin(vlm, video, weights, draws)
+        streams = begun
+        for stage in self.stages.values():
+            streams = stage(streams)
+        tokens = self.attended(streams, begun)
+        logits: Tensor = self.decoder(streams.text, tokens, (draws or {}).get("dropout"))
+        return logits if self.mediator is None else torch.stack([logits, alone], dim=1)
+
+    def begin(
+        self, vlm: Tensor, video: Tensor, weights: Tensor | None = None, draws: Draws | None = None
+    ) -> tuple[Streams, Tensor]:
+        """What the first stage is given, and what the mediator says by itself [B, N] (empty where
+        there is none). The arguments are those of `forward`."""
         if self.wants_weights and weights is None:
             weights, _ = alignment(self.text[None], vlm, self.config.transport, exact=True)
         seen_vlm, seen_video = swap(vlm, video, draws)
@@ -146,15 +159,16 @@ class PCMCI(Head):
             others=self._others(tokens, draws),
             precedence=self._precedence(vlm),
         )
-        for stage in self.stages.values():
-            streams = stage(streams)
-        attended = streams.video
-        if self.config.tokens == "both":
-            other = tokens if "ivc" in self.config.order else streams.frames
-            assert other is not None  # `uses_frames` says so
-            attended = torch.cat([attended, other], dim=1)
-        logits: Tensor = self.decoder(streams.text, attended, (draws or {}).get("dropout"))
-        return logits if mediator is None else torch.stack([logits, alone], dim=1)
+        return streams, alone
+
+    def attended(self, streams: Streams, begun: Streams) -> Tensor:
+        """The tokens [B, M, D] that the decoder attends to after some or all of the stages.
+        begun: what the first of them was given."""
+        if self.config.tokens != "both":
+            return streams.video
+        other = begun.video if "ivc" in self.config.order else streams.frames
+        assert other is not None  # `uses_frames` says so
+        return torch.cat([streams.video, other], dim=1)
 
     def loss(self, opinions: Tensor, target: Tensor) -> Tensor:
         """With a mediator, the sum of the answer's and of its own."""

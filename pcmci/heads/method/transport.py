@@ -7,6 +7,8 @@ temperature is small).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -104,6 +106,48 @@ def needs_plan(config: TransportConfig) -> bool:
     return config.refine in ("product", "plan", "contrast")
 
 
+@dataclass(frozen=True)
+class Aligned:
+    """Texts aligned with the frames of a batch of videos.
+
+    log_s: log S [B, N, L]. plan: P* [B, N, L], None where f(S, P*) looks at none. weights: S~
+    [B, N, L].
+    """
+
+    log_s: Tensor
+    plan: Tensor | None
+    weights: Tensor
+
+
+def align(
+    text: Tensor,
+    frames: Tensor,
+    config: TransportConfig,
+    *,
+    exact: bool = False,
+    lam: Tensor | None = None,
+) -> Aligned:
+    """S, P* and S~ for a batch of videos.
+
+    text: [B or 1, N, D]. frames: [B, L, D]. exact: solve in float64 to `config.tolerance` (the
+    plans that are kept); otherwise in float32 to STEP_TOLERANCE (inside a training step).
+    lam: instead of the config's.
+    """
+    with torch.autocast(text.device.type, enabled=False):
+        dtype = torch.float64 if exact else torch.float32
+        log_s = log_similarity(text.to(dtype), frames.to(dtype), config.temperature)
+        if not needs_plan(config):
+            return Aligned(log_s, None, refine(log_s, None, config.refine))
+        plan = transport_plan(
+            log_s,
+            config.lam if lam is None else lam,
+            config.tolerance if exact else max(config.tolerance, STEP_TOLERANCE),
+            config.max_iterations,
+            config.gradient,
+        )
+        return Aligned(log_s, plan, refine(log_s, plan, config.refine, config.gamma))
+
+
 def alignment(
     text: Tensor,
     frames: Tensor,
@@ -112,24 +156,12 @@ def alignment(
     exact: bool = False,
     lam: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """S~ for a batch of videos, and how well its plans were solved.
+    """S~ for a batch of videos, and how well its plans were solved. The arguments are those of
+    `align`.
 
-    text: [B or 1, N, D]. frames: [B, L, D]. exact: solve in float64 to `config.tolerance` (the
-    plans that are kept); otherwise in float32 to STEP_TOLERANCE (inside a training step).
-    lam: instead of the config's.
     Returns S~ [B, N, L] and the marginal error [B] (zeros where no plan is needed).
     """
-    with torch.autocast(text.device.type, enabled=False):
-        dtype = torch.float64 if exact else torch.float32
-        log_s = log_similarity(text.to(dtype), frames.to(dtype), config.temperature)
-        if not needs_plan(config):
-            return refine(log_s, None, config.refine), log_s.new_zeros(len(log_s))
-        plan = transport_plan(
-            log_s,
-            config.lam if lam is None else lam,
-            config.tolerance if exact else max(config.tolerance, STEP_TOLERANCE),
-            config.max_iterations,
-            config.gradient,
-        )
-        weights = refine(log_s, plan, config.refine, config.gamma)
-        return weights, marginal_error(plan.detach())
+    found = align(text, frames, config, exact=exact, lam=lam)
+    if found.plan is None:
+        return found.weights, found.log_s.new_zeros(len(found.log_s))
+    return found.weights, marginal_error(found.plan.detach())
