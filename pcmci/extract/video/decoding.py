@@ -85,7 +85,7 @@ def prepare_video(path: Path, sampling: Sampling, inputs: Inputs, damaged: str =
         (name, frames[name].reshape(-1, wanted.clip_frames, *frames[name].shape[1:]))
         for name, wanted in inputs.items()
     )
-    prepared.seconds = tuple(reader.seconds.get(place) for place in range(total))
+    prepared.seconds = tuple(reader.seconds.get(place) for place in range(plan.total))
     if reader.replaced:
         prepared.note = replaced_note(reader.replaced, plan.total, reader.damage)
     return prepared
