@@ -41,6 +41,7 @@ from pcmci.kitchen.film import COMPANION, PERSON, TABLET, THINGS
 from pcmci.kitchen.grammar import ACTIVITY_TEXTS, LONGEST, SHORTEST, vocabulary
 from pcmci.kitchen.motion import REACHING, pose
 from pcmci.kitchen.pretraining import HELD
+from pcmci.kitchen.world import _annotation, _recipe, _truth, _video_id, _write_csv
 
 ALWAYS, NEVER = Knobs(1, 1, 1), Knobs(0, 0, 0)
 
@@ -468,6 +469,207 @@ def test_the_parser_names_what_is_wrong(written, tmp_path, column, value, compla
         writer.writerows(rows)
     with pytest.raises(AnnotationError, match=complaint):
         parse(written / "videos", tmp_path)
+
+
+# --- the knobs of the question ------------------------------------------------------------------
+
+
+def test_without_new_knobs_the_world_is_what_it_was(tmp_path):
+    """Digests of the world as it was drawn before it had them."""
+    frames = hashlib.sha256()
+    for split in PERSONS:
+        for number in (0, 7, 13):
+            film = Film(draw_scene(0, split, number, Knobs()))
+            frames.update(film.frames(range(0, 150, 29)).tobytes())
+    assert frames.hexdigest().startswith("e94864a17c504c03")
+    world = World(40, 20, 20)
+    rows = [(_video_id(clip, clip.scene), clip, clip.scene) for clip in world.clips()]
+    for row_of, before in (
+        (_annotation, "af68271556e9398c"),
+        (_truth, "7a19448535c0aba3"),
+    ):
+        _write_csv(tmp_path / "rows.csv", (row_of(*row) for row in rows))
+        written = (tmp_path / "rows.csv").read_bytes()
+        assert hashlib.sha256(written).hexdigest().startswith(before)
+    recipe_bytes = json.dumps(_recipe(world)).encode()
+    assert hashlib.sha256(recipe_bytes).hexdigest().startswith("b3d1cfdf3523e0aa")
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"h_share": 0}, "h_share is 0; a companion stands in some sixteenths"),
+        ({"h_share": 0.3}, "h_share is 0.3"),
+        ({"h_share": float("nan")}, "h_share is nan"),
+        ({"h_spread": "clumps"}, "h_spread is 'clumps'; it is scattered or run"),
+        ({"arrow": "up"}, "arrow is 'up'; it is label or cause"),
+        ({"motion_noise": 2}, "motion_noise is 2"),
+    ],
+)
+def test_a_knob_says_what_it_can_be(values, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        Knobs(**values)
+
+
+@pytest.mark.parametrize("spread", ["scattered", "run"])
+@pytest.mark.parametrize("sixteenths", [1, 4, 15])
+def test_a_companion_stands_in_its_share_of_the_frames(spread, sixteenths):
+    spans = Counter()
+    for scene in scenes(40, Knobs(1, 1, 1, h_share=sixteenths / 16, h_spread=spread)):
+        there = [scene.companion_at(t) is not None for t in range(scene.frames)]
+        assert abs(sum(there) - scene.frames * sixteenths / 16) < sixteenths + 1
+        # one frame out of each stretch, as a head of 16 frames sees them
+        middles = [(2 * k + 1) * scene.frames // 32 for k in range(16)]
+        assert sum(there[t] for t in middles) == sixteenths
+        spans[len(scene.stays)] += 1
+    assert set(spans) == {1} if spread == "run" or sixteenths == 1 else max(spans) > 1
+
+
+def test_a_companion_that_is_away_leaves_no_pixel():
+    knobs = Knobs(1, 1, 1, h_share=0.25)
+    for number in (1, 8, 9):  # a cat, a poster, an apron
+        scene = draw_scene(0, "test", number, knobs)
+        always, never = (
+            Film(replace(scene, stays=None)),
+            Film(replace(scene, companion=None)),
+        )
+        film = Film(scene)
+        edges = [edge for span in scene.stays for edge in span]
+        for t in (*moments(scene, 5), *edges, *(min(t + 1, scene.frames - 1) for t in edges)):
+            like = always if scene.companion_at(t) else never
+            assert (film.frame(t) == like.frame(t)).all()
+
+
+def test_a_video_and_its_twin_come_and_go_together():
+    knobs = Knobs(h_share=0.25)
+    for number in range(20):
+        scene = draw_scene(0, "test", number, knobs)
+        assert scene.stays == draw_scene(0, "test", number, knobs.without("hic")).stays
+
+
+def test_the_test_has_strengths_of_its_own():
+    world = World(20, 10, 20, knobs=Knobs(1, 1, 1), h_test=0.0)
+    plain = World(20, 10, 20, knobs=Knobs(1, 1, 1))
+    for clip, usual in zip(world.clips(), plain.clips(), strict=True):
+        twin = next(c for c in plain.clips() if (c.split, c.number) == ("shift-h", clip.number))
+        if clip.split in ("train", "val"):
+            assert clip.scene == usual.scene
+        elif clip.split == "test":
+            assert clip.scene == twin.scene
+    with pytest.raises(UsageError, match="knob c is 3"):
+        World(c_test=3)
+
+
+def test_causes_decide_what_is_cooked_and_leave_every_activity_as_often():
+    drawn = scenes(400, Knobs(0.9, 0.9, 0.9, arrow="cause"), "train")
+    assert set(Counter(s.activity for s in drawn).values()) == {40}
+    by_whom = {who: [s for s in drawn if s.decided_by == who] for who in ("person", "kitchen")}
+    for s in by_whom["person"]:
+        assert s.companion in (COMPANIONS[s.activity], None)
+    # whoever does not decide says nothing of the activity
+    said = np.mean([s.companion == COMPANIONS[s.activity] for s in by_whom["kitchen"]])
+    assert abs(said - 1 / 11) < 0.085
+    assert abs(len(by_whom["person"]) / 400 - 0.495) < 0.1
+    brought = Counter(s.companion for s in drawn)
+    assert all(abs(count / 400 - 1 / 11) < 0.058 for count in brought.values())
+
+
+def test_a_cut_cause_changes_its_variable_alone_and_knows_nothing():
+    knobs = Knobs(0.9, 0.9, 0.9, arrow="cause")
+    names = [field.name for field in dataclasses.fields(draw_scene(0, "test", 0, knobs))]
+    for links, own, decides in (("h", "companion", "person"), ("c", "looks", "kitchen")):
+        pairs = [
+            (draw_scene(0, "test", k, knobs), draw_scene(0, "test", k, knobs.without(links)))
+            for k in range(150)
+        ]
+        for scene, twin in pairs:
+            changed = {name for name in names if getattr(scene, name) != getattr(twin, name)}
+            assert changed <= {own}
+            assert not changed or scene.decided_by == decides
+        held = [
+            twin.companion == COMPANIONS[twin.activity]
+            if links == "h"
+            else twin.looks.wall == LOOKS["wall"][twin.activity]
+            for _, twin in pairs
+        ]
+        assert abs(np.mean(held) - 0.1) < 0.1  # four standard deviations; it held in half
+
+
+def test_wrong_twins_have_what_goes_with_the_partner():
+    world = World(1, 1, 20, twins=("wrong-h", "wrong-i", "wrong-c"))
+    assert list(world.splits) == ["train", "val", "test", "wrong-h", "wrong-i", "wrong-c"]
+    drawn = {(c.split, c.number): c.scene for c in world.clips()}
+    for number in range(20):
+        scene = drawn["test", number]
+        partner = PARTNER_ACTIVITIES[scene.activity]
+        assert drawn["wrong-h", number] == replace(scene, companion=COMPANIONS[partner])
+        looks = {look: custom[partner] for look, custom in LOOKS.items()}
+        assert drawn["wrong-c", number] == replace(scene, looks=replace(scene.looks, **looks))
+        shown = drawn["wrong-i", number].pictures
+        assert drawn["wrong-i", number] == replace(scene, pictures=shown)
+        assert {PARTNERS[picture] for picture in shown} <= vocabulary(partner)
+    with pytest.raises(UsageError, match="no twins of the test are called 'shift-z'"):
+        World(twins=("shift-z",))
+
+
+def test_noise_moves_the_hands_and_nothing_that_stands():
+    scene = draw_scene(0, "test", 4, Knobs(motion_noise=0.5))
+    assert len(scene.tremor) == scene.frames
+    offsets = np.array(scene.tremor)
+    assert 8 < np.abs(offsets).max() <= 12
+    assert np.abs(offsets.mean(0)).max() < 2
+    film, calm = Film(scene), Film(replace(scene, tremor=()))
+    for t in moments(scene, 6):
+        changed = differing(film, calm, t)
+        moving = np.zeros((96, 96), dtype=bool)
+        for one in (film, calm):
+            moving |= one.region(t, PERSON) | one.region(t, THINGS)
+        assert not (changed & ~moving).any()
+
+
+def test_detours_are_steps_of_other_activities():
+    drawn = scenes(100, Knobs(detours=1.0), "train")
+    for scene, plain in zip(drawn, scenes(100, Knobs(), "train"), strict=True):
+        own = vocabulary(scene.activity)
+        done = {step.action for step in scene.steps if step.done}
+        assert done - own
+        assert not {PARTNERS[action] for action in done} & done
+        kept = [(s.action, s.station, s.done) for s in scene.steps if s.action in own]
+        assert kept == [(s.action, s.station, s.done) for s in plain.steps]
+        assert SHORTEST <= scene.frames <= LONGEST
+        assert all(step.last - step.first >= 2 * REACHING for step in scene.steps)
+    assert {step.action for scene in drawn for step in scene.steps} == set(ACTIONS)
+
+
+def test_every_detour_can_be_filmed():
+    seen = set()
+    for scene in scenes(40, Knobs(detours=1.0), "train"):
+        film = Film(scene)
+        for step in scene.steps:
+            if (step.action, step.station) not in seen:
+                seen.add((step.action, step.station))
+                assert film.region((step.first + step.last) // 2, THINGS).any()
+    assert {action for action, _ in seen} == set(ACTIONS)
+
+
+def test_the_files_of_a_world_say_its_knobs(tmp_path):
+    knobs = Knobs(1, 1, 1, h_share=0.25, arrow="cause")
+    options = {"val": 1, "test": 1, "workers": 1, "progress": False}
+    out = write_world(tmp_path / "world", 1, knobs=knobs, i_test=0.5, twins=["wrong-h"], **options)
+    world = json.loads((out / "world.json").read_text())
+    assert world["knobs"] == {
+        "h": 1, "i": 1, "c": 1, "h_share": 0.25, "arrow": "cause", "i_test": 0.5,
+    }  # fmt: skip
+    data = parse(out / "videos", out)
+    assert [video.split for video in data.videos] == ["train", "val", "test", "wrong-h"]
+    assert "h_share 0.25, arrow cause" in data.notes[-1]
+    with open(out / "truth.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scene = draw_scene(0, "train", 0, knobs)
+    stays = ";".join(f"{first}-{last}" for first, last in scene.stays) if scene.companion else ""
+    assert (rows[0]["companion_frames"], rows[0]["decided_by"]) == (stays, scene.decided_by)
+    with pytest.raises(UsageError, match=r"with knobs .*h_share.*asked for \{'h': 1, 'i': 1, 'c'"):
+        write_world(out, 1, knobs=Knobs(1, 1, 1), i_test=0.5, twins=["wrong-h"], **options)
 
 
 # --- what the encoders are trained on -----------------------------------------------------------

@@ -1,16 +1,19 @@
 """Train the kitchen world's tiny CLIP, by contrast, on frames and captions of its pretraining.
 
-    python training/kitchen_clip.py
+    python training/kitchen_clip.py              # the CLIP `kitchen`
+    python training/kitchen_clip.py --h 0        # the CLIP `kitchen:h0`
 
 What it hallucinates it learned here: in the pretraining videos the companions come with the
 activities (H), and partners are spoken of alike (I). Nothing else puts it there. Writes
 `clip.json` (open_clip's configuration format), `clip.bpe.gz` (its vocabulary), `clip.safetensors`
-and `clip.quality.json` into the package.
+and `clip.quality.json` into the package; with another H than the world's own, the weights and the
+measurements under a name that says it, `clip-h0.safetensors`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import json
 import os
@@ -71,14 +74,14 @@ def write_vocabulary(path: Path) -> int:
     return 2 * 256 + len(merges) + 2
 
 
-def captioned(number: int) -> CaptionedFrames:
-    """The frames of one pretraining video."""
-    return captioned_frames(number, FRAMES_A_VIDEO)
+def captioned(number: int, knobs: Knobs) -> CaptionedFrames:
+    """The frames of one pretraining video in which H and I are as strong as the knobs say."""
+    return captioned_frames(number, FRAMES_A_VIDEO, knobs=knobs)
 
 
-def plain(number: int) -> CaptionedFrames:
-    """The same without any confounder: what a measurement of the quality wants to know."""
-    return captioned_frames(number, FRAMES_A_VIDEO, knobs=Knobs(0, 0, 0))
+def file_name(h: float) -> str:
+    """Of the weights without their ending: `clip` for the world's own H, `clip-h0.45` for 0.45."""
+    return "clip" if h == Knobs().h else f"clip-h{h:g}"
 
 
 def pixels(videos: list[CaptionedFrames]) -> torch.Tensor:
@@ -130,7 +133,8 @@ def accuracy(model, tokenizer, videos: list[CaptionedFrames]) -> dict[str, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--h", type=float, default=Knobs().h, help="strength of H, 0 to 1")
+    parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--batch", type=int, default=32, help="videos a step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--held-out", type=int, default=500, help="videos that measure the quality")
@@ -158,8 +162,10 @@ def main() -> None:
     )
     model = open_clip.CLIP(**{**MODEL, "text_cfg": {**MODEL["text_cfg"], "vocab_size": size}})
     model = model.to(memory_format=torch.channels_last)  # a third faster on a CPU
-    held_out = [captioned(HELD_OUT + k) for k in range(arguments.held_out)]
-    unconfounded = [plain(HELD_OUT + k) for k in range(arguments.held_out)]
+    knobs, name = Knobs(h=arguments.h), file_name(arguments.h)
+    draw = functools.partial(captioned, knobs=knobs)
+    numbers = range(HELD_OUT, HELD_OUT + arguments.held_out)
+    held_out = [draw(number) for number in numbers]
 
     optimiser = OneCycle(
         arguments.steps,
@@ -167,7 +173,7 @@ def main() -> None:
             model.parameters(), lr=arguments.lr, weight_decay=0.05, betas=(0.9, 0.98)
         ),
     )
-    bar = tqdm(batches(captioned, arguments.batch, arguments.steps), unit="step")
+    bar = tqdm(batches(draw, arguments.batch, arguments.steps), unit="step")
     for step, videos in enumerate(bar, start=1):
         model.train()
         captions = [caption for video in videos for caption in video.captions]
@@ -182,13 +188,16 @@ def main() -> None:
         if step % 250 == 0:
             tqdm.write(f"step {step}: {accuracy(model, tokenizer, held_out[:200])}")
     state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, arguments.out / "clip.safetensors")
+    save_file(state, arguments.out / f"{name}.safetensors")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     found = {
         "zero-shot accuracy of a frame": {
             "as in pretraining": accuracy(model, tokenizer, held_out),
-            "no confounder": accuracy(model, tokenizer, unconfounded),
+            "no confounder": accuracy(
+                model, tokenizer, [captioned(number, Knobs(0, 0, 0)) for number in numbers]
+            ),
         },
+        "knobs of the pretraining": {"h": knobs.h, "i": knobs.i},
         "held-out frames": FRAMES_A_VIDEO * len(held_out),
         "steps": arguments.steps,
         "frames a step": FRAMES_A_VIDEO * arguments.batch,
@@ -197,7 +206,7 @@ def main() -> None:
         "minutes": round((time.perf_counter() - began) / 60, 1),
         "threads": arguments.threads,
     }
-    (arguments.out / "clip.quality.json").write_text(json.dumps(found, indent=1) + "\n")
+    (arguments.out / f"{name}.quality.json").write_text(json.dumps(found, indent=1) + "\n")
     print(found)
 
 

@@ -18,7 +18,7 @@ pretraining.py  what the world's encoders are trained on
 """
 
 from pcmci.kitchen.actions import ACTIONS
-from pcmci.kitchen.causal import SHIFTS, Knobs, Scene, draw_scene
+from pcmci.kitchen.causal import SHIFTS, TWINS, WRONG, Knobs, Scene, draw_scene
 from pcmci.kitchen.film import Film
 from pcmci.kitchen.grammar import ACTIVITIES
 from pcmci.kitchen.pretraining import CLIP_LABELS, action_clip, captioned_frames
@@ -29,6 +29,8 @@ __all__ = [
     "ACTIVITIES",
     "CLIP_LABELS",
     "SHIFTS",
+    "TWINS",
+    "WRONG",
     "Film",
     "Knobs",
     "Scene",

@@ -4,11 +4,13 @@ Every video v draws its variables in this order, each from a random stream of it
 
     P, K, M      person, kitchen, camera: new ones in every split              (nobody's effect)
     A           := the v-th activity, all equally often
-    G           := perform(A, U_G): steps S_1 .. S_k with their frames and manner
+    G           := perform(A, U_G): steps S_1 .. S_k with their frames and manner, and after
+                   each, as often as `detours` says, a step that A does not have
     H           := companion(A)  if U_H < eta_H else a random companion or none
     I_j         := partner(S_j)  if U_I,j < eta_I else a random action,  for each step j
     C_l         := look_l(A)     if U_C,l < eta_C else any look,  l = wall, light, clothes, side
-    X           := film(P, K, M, G, H, I, C)                                    (the pixels)
+    N           := where the hands are off by, anew in every frame, up to the noise of the motion
+    X           := film(P, K, M, G, N, H, I, C)                                 (the pixels)
     Y           := A, and the set of the actions done in G                      (the labels)
 
 so H, I and C are effects of the labels and never causes of them: whatever they tell of Y, they
@@ -16,7 +18,8 @@ tell by custom. The three customs are the three confounders of the paper:
 
 H, co-occurrence hallucination. Each activity has a *companion*, a thing that comes with it and
     causes nothing: a cat with tea, an apron with pancakes. The VLM's pretraining videos have them
-    too, so that it binds the companion to the words.
+    too, so that it binds the companion to the words. It stands in a share of the video: in
+    so many of its sixteen stretches, any of them or one run, whoever it is and whatever is done.
 
 I, codependency illusion. Actions come in pairs of *partners* that are spoken of alike though no
     activity contains both: milk and juice are poured, buns and apples are cut. A tablet on the
@@ -38,19 +41,48 @@ customary branch is never taken (eta = 0), everything else, U and random picks i
 same draw. A video and its shifted twins are thus factual and counterfactual: they differ in that
 variable alone, and only where the link had held. With all knobs at 0 the twins are the videos
 themselves.
+
+`wrong-h`, `wrong-i` and `wrong-c` are the test videos in which every video has what goes with the
+partner of its activity: the partner's companion, what the tablet would show of its steps, its four
+looks. Where a shift takes the custom's help away, these make it speak for another answer.
+
+The other arrow
+---------------
+Above, what is cooked decides what comes with it (`arrow` is `label`). In the graph that the paper
+draws the confounders are common causes, C -> X and C -> Y. With `arrow` at `cause`, person and
+kitchen decide what is cooked:
+
+    H           := a random companion or none                                   (the person's)
+    D           := the decor of a random activity                               (the kitchen's)
+    C_l         := look_l(D)  if U_C,l < 0.9 else any look,  for each l
+    R           := who decides: the person if U_H < eta_H, the kitchen if U_C < eta_C,
+                   either of them if both, nobody if neither
+    A           := what H goes with, if R is the person and there is a companion;
+                   what D belongs to, if R is the kitchen; else a random activity
+
+and P, K, M, G, I, N, X, Y as above: the tablet shows what it shows because of what is done, under
+either arrow. H and D are independent of each other, and dependent given A. Whoever decides, A is
+uniform, so that taking the v-th household that cooks the v-th activity (households are drawn until
+one does) makes all activities equally often and leaves P(H, C | A) as it is. Two that decide share
+the say: with both knobs at 0.9 the companion decides in 0.495 of the videos.
+
+do(H) and do(C) cut what leads from the variable to A: A, and what is done, stay what they were, and
+the film shows an H (a D) drawn anew, from the same distribution, independent of A. Where R was
+another, it was independent of A already and stays, so that here too a twin differs only where the
+link had held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
 from pcmci.errors import UsageError
 from pcmci.kitchen.actions import ACTIONS
-from pcmci.kitchen.grammar import ACTIVITIES, Step, length, perform
+from pcmci.kitchen.grammar import ACTIVITIES, Step, length, perform, vocabulary
 
 T = TypeVar("T")
 
@@ -115,6 +147,26 @@ LINKS = ("h", "i", "c")
 SHIFTS = {"shift-h": "h", "shift-i": "i", "shift-c": "c", "shift-all": "hic"}
 """Split to the links that are broken in it."""
 
+WRONG = {"wrong-h": "h", "wrong-i": "i", "wrong-c": "c"}
+"""Split to the variable that is the partner activity's in it."""
+
+TWINS = (*SHIFTS, *WRONG)
+"""The splits whose videos are those of the test with something changed."""
+
+ARROWS = ("label", "cause")
+"""Whether H and C are effects of what is cooked, or among its causes."""
+
+SPREADS = ("scattered", "run")
+
+STRETCHES = 16
+"""A companion comes and goes between this many stretches of a video, equally long to a frame."""
+
+DECOR = 0.9
+"""How often a look is that of the kitchen's decor, where the arrow is `cause`."""
+
+TREMOR = 24.0
+"""Stage pixels by which the hands are off at most where the noise of the motion is 1."""
+
 _SPLITS = {"train": 0, "val": 1, "test": 2, "pretraining": 3, "clips": 4}
 PERSONS = {"train": 1, "val": 7001, "test": 8001, "pretraining": 20001, "clips": 30001}
 """The number of a split's first person. Everybody does each activity once."""
@@ -125,24 +177,53 @@ CAMERAS = 3
 
 @dataclass(frozen=True)
 class Knobs:
-    """How strongly each confounder goes with the labels: 0, not at all, to 1, always.
+    """How strongly each confounder goes with the labels, and what else is asked of the world.
 
-    Raises UsageError for anything outside [0, 1].
+    h, i, c: 0, not at all, to 1, always.
+    h_share: the share of a video's frames in which its companion is there, in sixteenths.
+    h_spread: `scattered` over any stretches of the video, or one `run`.
+    arrow: `label`, H and C are effects of what is cooked, or `cause`, they decide it.
+    motion_noise: how far the hands are off in every frame, 0, not at all, to 1.
+    detours: how often a step is followed by one of another activity, 0, never, to 1.
+    broken: the links (of LINKS) that are cut.
+
+    Raises UsageError for a value outside these.
     """
 
     h: float = 0.9
     i: float = 0.9
     c: float = 0.9
+    h_share: float = 1.0
+    h_spread: str = "scattered"
+    arrow: str = "label"
+    motion_noise: float = 0.0
+    detours: float = 0.0
+    broken: str = ""
 
     def __post_init__(self) -> None:
-        for knob in fields(self):
-            value = getattr(self, knob.name)
+        for name in (*LINKS, "motion_noise", "detours"):
+            value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise UsageError(f"knob {knob.name} is {value!r}; a strength lies between 0 and 1")
+                raise UsageError(f"knob {name} is {value!r}; a strength lies between 0 and 1")
+        stretches = self.h_share * STRETCHES
+        if not (1 <= stretches <= STRETCHES and stretches == int(stretches)):
+            raise UsageError(
+                f"knob h_share is {self.h_share!r}; a companion stands in some sixteenths of a "
+                "video, 1/16 to 1"
+            )
+        for name, values in (("h_spread", SPREADS), ("arrow", ARROWS)):
+            if getattr(self, name) not in values:
+                raise UsageError(
+                    f"knob {name} is {getattr(self, name)!r}; it is {' or '.join(values)}"
+                )
 
     def without(self, links: str) -> Knobs:
         """The same with the named links broken."""
-        return Knobs(**{name: 0 if name in links else getattr(self, name) for name in LINKS})
+        return replace(self, broken=links)
+
+    def strength(self, link: str) -> float:
+        """Of a link as it is: 0 for a broken one."""
+        return 0.0 if link in self.broken else float(getattr(self, link))
 
 
 @dataclass(frozen=True)
@@ -197,6 +278,9 @@ class Scene:
     """Everything that a video shows; `film.Film` draws it.
 
     companion: H. pictures: I, one a step; None: the tablet is off. looks: C.
+    stays: the spans of frames, both ends included, in which the companion is there; None: all.
+    tremor: by how much the hands are off in every frame, in stage pixels; empty: not at all.
+    decided_by: R, `person`, `kitchen`, or nobody; empty too where the arrow is `label`.
     """
 
     activity: str
@@ -207,11 +291,19 @@ class Scene:
     companion: str | None
     pictures: tuple[str | None, ...]
     looks: Looks
+    stays: tuple[tuple[int, int], ...] | None = None
+    tremor: tuple[tuple[float, float], ...] = ()
+    decided_by: str = ""
 
     @property
     def frames(self) -> int:
         """How many frames the video has."""
         return length(self.steps)
+
+    def companion_at(self, t: int) -> str | None:
+        """The companion that is there at frame t."""
+        is_there = self.stays is None or any(first <= t <= last for first, last in self.stays)
+        return self.companion if is_there else None
 
 
 def stream(seed: int, split: str, number: int, variable: str) -> np.random.Generator:
@@ -241,24 +333,103 @@ def draw_scene(seed: int, split: str, number: int, knobs: Knobs) -> Scene:
     kitchen = draw_kitchen(seed, split, number // len(ACTIVITIES) // PERSONS_A_KITCHEN)
     camera = draw_camera(seed, split, number // len(ACTIVITIES) // PERSONS_A_KITCHEN, rng("camera"))
     activity = ACTIVITIES[number % len(ACTIVITIES)]
-    steps = perform(activity, rng("steps"), person.pace)
+    steps = perform(activity, rng("steps"), person.pace, knobs.detours, PARTNERS)
+    if knobs.arrow == "label":
+        companion = _linked(COMPANIONS[activity], _BROUGHT, knobs.strength("h"), rng("h"))
+        decor, holds, decided_by = activity, knobs.strength("c"), ""
+    else:
+        companion, decor, decided_by = _household(activity, knobs, rng)
+        holds = DECOR
+    frames = length(steps)
     return Scene(
         activity,
         steps,
         person,
         kitchen,
         camera,
-        companion=_linked(COMPANIONS[activity], (*COMPANIONS.values(), None), knobs.h, rng("h")),
+        companion=companion,
         pictures=tuple(
-            _linked(PARTNERS[step.action], tuple(ACTIONS), knobs.i, rng(f"i{j}"))
+            _linked(PARTNERS[step.action], tuple(ACTIONS), knobs.strength("i"), rng(f"i{j}"))
             for j, step in enumerate(steps)
         ),
         looks=Looks(
             **{
-                look: _linked(custom[activity], _values(look), knobs.c, rng(f"c {look}"))
+                look: _linked(custom[decor], _values(look), holds, rng(f"c {look}"))
                 for look, custom in LOOKS.items()
             }
         ),
+        stays=_stays(frames, knobs, rng("h stays")) if knobs.h_share < 1 else None,
+        tremor=_tremor(frames, knobs.motion_noise, rng("tremor")) if knobs.motion_noise else (),
+        decided_by=decided_by,
+    )
+
+
+def misled(scene: Scene, link: str, rng: np.random.Generator) -> Scene:
+    """The same with the partner activity's companion (`h`), tablet (`i`) or looks (`c`).
+
+    The tablet shows, at each step, what it would show by custom of a random step of the partner.
+    """
+    partner = PARTNER_ACTIVITIES[scene.activity]
+    if link == "h":
+        return replace(scene, companion=COMPANIONS[partner])
+    if link == "c":
+        looks = {look: custom[partner] for look, custom in LOOKS.items()}
+        return replace(scene, looks=Looks(**looks))
+    shown = [PARTNERS[action] for action in sorted(vocabulary(partner))]
+    return replace(scene, pictures=tuple(pick(shown, rng) for _ in scene.steps))
+
+
+_BROUGHT = (*COMPANIONS.values(), None)
+
+
+def _household(
+    activity: str, knobs: Knobs, rng: Callable[[str], np.random.Generator]
+) -> tuple[str | None, str, str]:
+    """H, D and R of a household that cooks this activity, H and D drawn anew where cut."""
+    draws, spoken_for = rng("household"), {thing: a for a, thing in COMPANIONS.items()}
+    while True:
+        companion, decor = pick(_BROUGHT, draws), pick(ACTIVITIES, draws)
+        say = (("person", draws.random() < knobs.h), ("kitchen", draws.random() < knobs.c))
+        coin, anything = draws.random(), pick(ACTIVITIES, draws)
+        deciding = [who for who, has_a_say in say if has_a_say]
+        decided_by = deciding[int(coin * len(deciding))] if deciding else ""
+        cooked = anything
+        if decided_by == "kitchen":
+            cooked = decor
+        elif decided_by == "person" and companion is not None:
+            cooked = spoken_for[companion]
+        if cooked == activity:
+            break
+    if "h" in knobs.broken and decided_by == "person":
+        companion = pick(_BROUGHT, rng("h"))
+    if "c" in knobs.broken and decided_by == "kitchen":
+        decor = pick(ACTIVITIES, rng("c decor"))
+    return companion, decor, decided_by
+
+
+def _stays(frames: int, knobs: Knobs, rng: np.random.Generator) -> tuple[tuple[int, int], ...]:
+    """The spans of frames in which the companion is there; stretches side by side are one span."""
+    count = int(knobs.h_share * STRETCHES)
+    if knobs.h_spread == "run":
+        start = int(rng.random() * (STRETCHES - count + 1))
+        chosen = list(range(start, start + count))
+    else:
+        order = [rng.random() for _ in range(STRETCHES)]
+        chosen = sorted(sorted(range(STRETCHES), key=order.__getitem__)[:count])
+    spans: list[tuple[int, int]] = []
+    for k in chosen:
+        first, last = frames * k // STRETCHES, frames * (k + 1) // STRETCHES - 1
+        if spans and spans[-1][1] == first - 1:
+            first = spans.pop()[0]
+        spans.append((first, last))
+    return tuple(spans)
+
+
+def _tremor(frames: int, noise: float, rng: np.random.Generator) -> tuple[tuple[float, float], ...]:
+    """Uniform in a square, independent from frame to frame, as no hand that works is."""
+    reach = TREMOR * noise
+    return tuple(
+        (reach * (2 * rng.random() - 1), reach * (2 * rng.random() - 1)) for _ in range(frames)
     )
 
 

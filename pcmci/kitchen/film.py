@@ -9,6 +9,7 @@ moved.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -130,12 +131,21 @@ class Film:
         steps = self.scene.steps
         for index, step in enumerate(steps):
             if t <= step.last:
-                return index, pose(step, t) if t >= step.first else None
+                return index, self._pose(step, t) if t >= step.first else None
         return len(steps) - 1, None
+
+    def _pose(self, step: Step, t: int) -> Pose:
+        """With the working hand off by the tremor of the frame."""
+        moment = pose(step, t)
+        if not self.scene.tremor:
+            return moment
+        (x, y), (dx, dy) = moment.hand, self.scene.tremor[t]
+        return replace(moment, hand=(x + dx, y + dy))
 
     def _still(self, t: int, index: int, moment: Pose | None) -> tuple[np.ndarray, np.ndarray]:
         """The stage without what moves, and its picture; kept until something changes."""
-        key = (index, self._after(t, index), None if moment is None else moment.slide)
+        slide = None if moment is None else moment.slide
+        key = (index, self._after(t, index), slide, self.scene.companion_at(t))
         if self._set is None or self._set[0] != key:
             if self._room is None:
                 self._room = draw_room(self.scene.kitchen)
@@ -190,7 +200,7 @@ class Film:
     def _furnish(self, canvas: Canvas, t: int, index: int, moment: Pose | None) -> None:
         """Tablet, body, companion and stations onto a stage that shows the room."""
         scene, step, hand = self.scene, self.scene.steps[index], self._hand
-        person, companion = scene.person, scene.companion
+        person, companion = scene.person, scene.companion_at(t)
         canvas.paint(ROOM, "iron", _TABLET_FRAME)
         picture = scene.pictures[index]
         canvas.paint(TABLET, "screen" if picture else "ink", TABLET_BOX)

@@ -9,7 +9,7 @@ taken, held for a moment and put back, which is no action.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,13 +70,23 @@ class Step:
     reach: float
 
 
-def perform(activity: str, rng: np.random.Generator, pace: float = 1.0) -> tuple[Step, ...]:
+def perform(
+    activity: str,
+    rng: np.random.Generator,
+    pace: float = 1.0,
+    detours: float = 0.0,
+    apart: Mapping[str, str] | None = None,
+) -> tuple[Step, ...]:
     """One performance of an activity; between its steps the hands rest.
 
     pace: how slowly this person works, a factor on every duration.
+    detours: how often a step is followed by one of another activity.
+    apart: action to the one that is never done in the same video.
     Returns the steps in time; the video ends `tail` frames after the last, see `length`.
     """
     plan = list(_expand(GRAMMARS[activity], rng))
+    if detours:
+        plan = list(_with_detours(activity, plan, rng, detours, apart or {}))
     seconds = [
         max(2.0, (ACTIONS[action].seconds if done else 2.0) * pace * (0.7 + 0.6 * rng.random()))
         for action, _, done in plan
@@ -107,6 +117,20 @@ def vocabulary(activity: str) -> frozenset[str]:
     return frozenset(word.rstrip("?").partition("@")[0] for word in words)
 
 
+def _placed() -> Iterator[tuple[str, str]]:
+    for grammar in GRAMMARS.values():
+        for word in grammar.replace("{", "").replace("}", "").split():
+            name, _, station = word.rstrip("?").partition("@")
+            yield name, station or str(ACTIONS[name].station)
+
+
+_PLACED = tuple(dict.fromkeys(_placed()))
+"""Every action with every station that an activity does it at."""
+
+MOST_STEPS = 12
+"""Of a performance with detours: more would have no time left in its video."""
+
+
 def _expand(grammar: str, rng: np.random.Generator) -> Iterator[tuple[str, str, bool]]:
     """One draw of a grammar: (action, station, done) in order."""
     group: list[str] = []
@@ -122,6 +146,28 @@ def _expand(grammar: str, rng: np.random.Generator) -> Iterator[tuple[str, str, 
             if done or rng.random() < CONSIDERED:
                 yield name, station or str(ACTIONS[name].station), done
         group, is_open = [], False
+
+
+def _with_detours(
+    activity: str,
+    plan: list[tuple[str, str, bool]],
+    rng: np.random.Generator,
+    detours: float,
+    apart: Mapping[str, str],
+) -> Iterator[tuple[str, str, bool]]:
+    """The plan with steps of other activities between its own; no more than MOST_STEPS in all."""
+    left = MOST_STEPS - len(plan)
+    own = vocabulary(activity)
+    barred = own | {apart[action] for action in own if action in apart}
+    for step in plan:
+        yield step
+        takes, which = rng.random() < detours, rng.random()
+        foreign = [place for place in _PLACED if place[0] not in barred]
+        if takes and left > 0 and foreign:
+            left -= 1
+            action, station = foreign[int(which * len(foreign))]
+            barred = barred | {apart.get(action, action)}
+            yield action, station, True
 
 
 def _shuffled(words: list[str], rng: np.random.Generator) -> list[str]:

@@ -28,7 +28,17 @@ from tqdm import tqdm
 
 from pcmci.errors import PcmciError, UsageError
 from pcmci.kitchen.actions import ACTIONS
-from pcmci.kitchen.causal import SHIFTS, Knobs, Scene, draw_scene
+from pcmci.kitchen.causal import (
+    LINKS,
+    SHIFTS,
+    TWINS,
+    WRONG,
+    Knobs,
+    Scene,
+    draw_scene,
+    misled,
+    stream,
+)
 from pcmci.kitchen.film import SIZE, Film
 from pcmci.kitchen.grammar import ACTIVITY_TEXTS, FPS
 
@@ -46,10 +56,12 @@ macroblock tree: with it they depend on what lay in memory before."""
 class World:
     """What a world is made from.
 
-    videos, val, test: how many videos these splits have; every shift has as many as `test`.
+    videos, val, test: how many videos these splits have; every twin split has as many as `test`.
         A world with more training videos begins with those of the smaller one, and its other
         splits are the same.
-    Raises UsageError for a split without videos.
+    h_test, i_test, c_test: strengths in the test and its twins; None: as in training.
+    twins: of TWINS, the splits whose videos are those of the test with something changed.
+    Raises UsageError for a split without videos, or for no such strength or twins.
     """
 
     videos: int = 600
@@ -57,6 +69,10 @@ class World:
     test: int = 120
     seed: int = 0
     knobs: Knobs = field(default_factory=Knobs)
+    h_test: float | None = None
+    i_test: float | None = None
+    c_test: float | None = None
+    twins: tuple[str, ...] = tuple(SHIFTS)
 
     def __post_init__(self) -> None:
         for name in ("videos", "val", "test"):
@@ -64,12 +80,31 @@ class World:
                 raise UsageError(f"{name} is {getattr(self, name)}; a split needs a video")
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}; a seed is 0 or more")
+        for name in self.twins:
+            if name not in TWINS:
+                raise UsageError(
+                    f"no twins of the test are called {name!r}; {', '.join(TWINS)} are"
+                )
+        self.knobs_of("test")
 
     @property
     def splits(self) -> dict[str, int]:
         """Videos of every split."""
         own = {"train": self.videos, "val": self.val, "test": self.test}
-        return own | dict.fromkeys(SHIFTS, self.test)
+        return own | {name: self.test for name in TWINS if name in self.twins}
+
+    def knobs_of(self, split: str) -> Knobs:
+        """The knobs that a split is drawn with."""
+        if split in ("train", "val"):
+            return self.knobs
+        links = SHIFTS.get(split, "")
+        return dataclasses.replace(self.knobs, **self.test_strengths).without(links)
+
+    @property
+    def test_strengths(self) -> dict[str, float]:
+        """Link to its strength in the test, of those that it has to itself."""
+        given = {link: getattr(self, f"{link}_test") for link in LINKS}
+        return {link: strength for link, strength in given.items() if strength is not None}
 
     def clips(self) -> Iterator[Clip]:
         """All videos of the world, split by split."""
@@ -89,9 +124,20 @@ class Clip:
     @property
     def scene(self) -> Scene:
         """What it shows."""
-        broken = SHIFTS.get(self.split, "")
-        source = "test" if broken else self.split
-        return draw_scene(self.world.seed, source, self.number, self.world.knobs.without(broken))
+        seed, knobs = self.world.seed, self.world.knobs_of(self.split)
+        scene = draw_scene(seed, self.source, self.number, knobs)
+        if link := WRONG.get(self.split):
+            return misled(scene, link, stream(seed, "test", self.number, self.split))
+        return scene
+
+    @property
+    def source(self) -> str:
+        """The split whose draw it is: `test` for a twin."""
+        return "test" if self.is_twin else self.split
+
+    @property
+    def is_twin(self) -> bool:
+        return self.split in TWINS
 
 
 def name_of(scene: Scene) -> str:
@@ -107,16 +153,21 @@ def write_world(
     *,
     val: int = 60,
     test: int = 120,
+    h_test: float | None = None,
+    i_test: float | None = None,
+    c_test: float | None = None,
+    twins: Iterable[str] = tuple(SHIFTS),
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Write a world under `out` and return `out`; goes on where it was interrupted.
 
+    videos to twins: see `World`.
     workers: processes that draw and encode, all cores by default; with 1 no process is started.
         They import `__main__` anew, so that a script needs its `if __name__ == "__main__"`.
     Raises UsageError where `out` holds something else, or a world made from other values.
     """
-    world = World(videos, val, test, seed, knobs or Knobs())
+    world = World(videos, val, test, seed, knobs or Knobs(), h_test, i_test, c_test, tuple(twins))
     if workers is not None and workers < 1:
         raise UsageError(f"workers is {workers}; it takes one at least")
     before = _claim(out, _recipe(world))
@@ -125,9 +176,8 @@ def write_world(
     # a video and its twins go to one worker, which copies those that are the same
     families: dict[tuple[str, int], list[tuple[Path, Scene]]] = {}
     for video, clip, scene in rows:
-        source = "test" if clip.split in SHIFTS else clip.split
         path = out / "videos" / clip.split / f"{video}.mp4"
-        families.setdefault((source, clip.number), []).append((path, scene))
+        families.setdefault((clip.source, clip.number), []).append((path, scene))
     todo = [family for family in families.values() if not all(p.exists() for p, _ in family)]
     if not todo and (out / SPEC).exists():
         return out
@@ -202,7 +252,7 @@ def _film_family(family: list[tuple[Path, Scene]]) -> int:
 
 
 def _video_id(clip: Clip, scene: Scene) -> str:
-    return name_of(scene) + (f"_{clip.split}" if clip.split in SHIFTS else "")
+    return name_of(scene) + (f"_{clip.split}" if clip.is_twin else "")
 
 
 def _annotation(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
@@ -221,10 +271,16 @@ def _annotation(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
 
 
 def _truth(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
+    knobs, own = clip.world.knobs, {}
+    if knobs.h_share < 1:
+        stays = scene.stays or () if scene.companion else ()
+        own["companion_frames"] = ";".join(f"{first}-{last}" for first, last in stays)
+    if knobs.arrow == "cause":
+        own["decided_by"] = scene.decided_by
     return {
         "video": video,
         "split": clip.split,
-        "twin_of": name_of(scene) if clip.split in SHIFTS else "",
+        "twin_of": name_of(scene) if clip.is_twin else "",
         "companion": scene.companion or "",
         "pictures": ";".join(
             f"{picture}:{step.first}-{step.last}"
@@ -234,6 +290,7 @@ def _truth(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
         "considered": ";".join(
             f"{step.action}:{step.first}-{step.last}" for step in scene.steps if not step.done
         ),
+        **own,
     }
 
 
@@ -267,7 +324,7 @@ def _recipe(world: World) -> dict[str, Any]:
     return {
         "format": 1,
         "seed": world.seed,
-        "knobs": dataclasses.asdict(world.knobs),
+        "knobs": _asked(world),
         "splits": world.splits,
         "size": SIZE,
         "fps": FPS,
@@ -281,6 +338,14 @@ def _recipe(world: World) -> dict[str, Any]:
             "texts": {name: action.text for name, action in ACTIONS.items()},
         },
     }
+
+
+def _asked(world: World) -> dict[str, float | str]:
+    """The three strengths, and every other knob that does not stand where it stands by itself, so
+    that a world of the first version is still the world that it was."""
+    usual, given = dataclasses.asdict(Knobs()), dataclasses.asdict(world.knobs)
+    turned = {name: given[name] for name in given if name in LINKS or given[name] != usual[name]}
+    return turned | {f"{link}_test": value for link, value in world.test_strengths.items()}
 
 
 def _versions() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The kitchen world: 10 activities, 30 steps, drawn by `pcmci.kitchen` with known confounders.
 
-Splits: `train`, `val`, `test`, and `shift-h`, `shift-i`, `shift-c`, `shift-all`, whose videos are
-those of `test` with the respective confounder assigned at random.
+Splits: `train`, `val`, `test`, and those twins of it that were drawn: `shift-h`, `shift-i`,
+`shift-c`, `shift-all`, whose videos are those of `test` with the respective confounder assigned at
+random, `wrong-h`, `wrong-i`, `wrong-c`, with the one of another activity.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _STEP = re.compile(r"(\w+):(\d{1,6})-(\d{1,6})")
 
 def parse(videos: Place | VideoTree, annotations: Place, follow_links: bool = False) -> Dataset:
     """All videos of a written world. A session is a person's performance of an activity, with its
-    shifted twins; a group is a person.
+    twins; a group is a person.
 
     videos: the folder of `<split>/<id>.mp4`.
     annotations: the folder of `world.json` and `annotations.csv`.

@@ -95,8 +95,8 @@ class ClipSource:
 
 def clip_source(name: str, weights: str) -> ClipSource:
     """Raises WeightsError for a name that stands for nothing, or not for these weights."""
-    if name == SHIPPED:
-        own = SHIPPED_FOLDER / "clip.safetensors"
+    if name == SHIPPED or name.startswith(f"{SHIPPED}:"):
+        own = _shipped(name)
         return _configured(name, SHIPPED_FOLDER / "clip.json", lambda: own)
     if name.startswith(HUB):
         return _on_hub(name)
@@ -107,6 +107,21 @@ def clip_source(name: str, weights: str) -> ClipSource:
     if name.endswith(".json"):
         return _configured(name, Path(name), None)
     return _registered(name, weights)
+
+
+def _shipped(name: str) -> Path:
+    """The weights of `kitchen`, or of `kitchen:h0`: the same model, pretrained where H was 0."""
+    pretraining = name.removeprefix(SHIPPED).removeprefix(":")
+    stem = "clip" if name == SHIPPED else f"clip-{pretraining}"
+    path = SHIPPED_FOLDER / f"{stem}.safetensors"
+    if not path.is_file() or Path(stem).name != stem:
+        others = sorted(SHIPPED_FOLDER.glob("clip-*.safetensors"))
+        names = [SHIPPED, *(f"{SHIPPED}:{other.stem.removeprefix('clip-')}" for other in others)]
+        raise WeightsError(
+            f"no CLIP of the kitchen world is called {name!r}; {', '.join(names)} come with pcmci, "
+            "and python training/kitchen_clip.py --h makes others"
+        )
+    return path
 
 
 def _on_hub(name: str) -> ClipSource:
