@@ -530,7 +530,7 @@ def test_a_companion_that_is_away_leaves_no_pixel():
     for number in (1, 8, 9):  # a cat, a poster, an apron
         scene = draw_scene(0, "test", number, knobs)
         always, never = (
-            Film(replace(scene, stays=None)),
+            Film(replace(scene, stretches=None)),
             Film(replace(scene, companion=None)),
         )
         film = Film(scene)
@@ -544,7 +544,9 @@ def test_a_video_and_its_twin_come_and_go_together():
     knobs = Knobs(h_share=0.25)
     for number in range(20):
         scene = draw_scene(0, "test", number, knobs)
-        assert scene.stays == draw_scene(0, "test", number, knobs.without("hic")).stays
+        twin = draw_scene(0, "test", number, knobs.without("hic"))
+        assert len(scene.stretches) == 4
+        assert scene.stretches == twin.stretches
 
 
 def test_the_test_has_strengths_of_its_own():

@@ -82,13 +82,12 @@ def kitchen(
 
     given = {name: value for name, value in (("h", h), ("i", i), ("c", c)) if value is not None}
     knobs = Knobs(
-        **given,
         h_share=_share(h_share),
         h_spread=h_spread,
         arrow=arrow,
         motion_noise=motion_noise,
         detours=detours,
-    )
+    ).with_strengths(given)
     write_world(
         out,
         videos,

@@ -74,7 +74,7 @@ link had held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -221,6 +221,11 @@ class Knobs:
         """The same with the named links broken."""
         return replace(self, broken=links)
 
+    def with_strengths(self, strengths: Mapping[str, float]) -> Knobs:
+        """The same with other strengths of the links named."""
+        h, i, c = (strengths.get(link, getattr(self, link)) for link in LINKS)
+        return replace(self, h=h, i=i, c=c)
+
     def strength(self, link: str) -> float:
         """Of a link as it is: 0 for a broken one."""
         return 0.0 if link in self.broken else float(getattr(self, link))
@@ -278,8 +283,9 @@ class Scene:
     """Everything that a video shows; `film.Film` draws it.
 
     companion: H. pictures: I, one a step; None: the tablet is off. looks: C.
-    stays: the spans of frames, both ends included, in which the companion is there; None: all.
-    tremor: by how much the hands are off in every frame, in stage pixels; empty: not at all.
+    stretches: those of the STRETCHES in which the companion is there; None: all.
+    tremor: by how much the hand is off in every frame, in stage pixels; empty: not at all. In a
+        video with more frames it begins again.
     decided_by: R, `person`, `kitchen`, or nobody; empty too where the arrow is `label`.
     """
 
@@ -291,7 +297,7 @@ class Scene:
     companion: str | None
     pictures: tuple[str | None, ...]
     looks: Looks
-    stays: tuple[tuple[int, int], ...] | None = None
+    stretches: tuple[int, ...] | None = None
     tremor: tuple[tuple[float, float], ...] = ()
     decided_by: str = ""
 
@@ -300,9 +306,21 @@ class Scene:
         """How many frames the video has."""
         return length(self.steps)
 
+    @property
+    def stays(self) -> tuple[tuple[int, int], ...]:
+        """The spans of frames, both ends included, in which a companion is there; stretches side
+        by side are one span."""
+        spans: list[tuple[int, int]] = []
+        for k in range(STRETCHES) if self.stretches is None else self.stretches:
+            first, end = self.frames * k // STRETCHES, self.frames * (k + 1) // STRETCHES
+            if spans and spans[-1][1] == first - 1:
+                first = spans.pop()[0]
+            spans.append((first, end - 1))
+        return tuple(spans)
+
     def companion_at(self, t: int) -> str | None:
         """The companion that is there at frame t."""
-        is_there = self.stays is None or any(first <= t <= last for first, last in self.stays)
+        is_there = self.stretches is None or any(first <= t <= last for first, last in self.stays)
         return self.companion if is_there else None
 
 
@@ -340,7 +358,6 @@ def draw_scene(seed: int, split: str, number: int, knobs: Knobs) -> Scene:
     else:
         companion, decor, decided_by = _household(activity, knobs, rng)
         holds = DECOR
-    frames = length(steps)
     return Scene(
         activity,
         steps,
@@ -358,8 +375,10 @@ def draw_scene(seed: int, split: str, number: int, knobs: Knobs) -> Scene:
                 for look, custom in LOOKS.items()
             }
         ),
-        stays=_stays(frames, knobs, rng("h stays")) if knobs.h_share < 1 else None,
-        tremor=_tremor(frames, knobs.motion_noise, rng("tremor")) if knobs.motion_noise else (),
+        stretches=_stretches(knobs, rng("h stretches")),
+        tremor=_tremor(length(steps), knobs.motion_noise, rng("tremor"))
+        if knobs.motion_noise
+        else (),
         decided_by=decided_by,
     )
 
@@ -407,22 +426,16 @@ def _household(
     return companion, decor, decided_by
 
 
-def _stays(frames: int, knobs: Knobs, rng: np.random.Generator) -> tuple[tuple[int, int], ...]:
-    """The spans of frames in which the companion is there; stretches side by side are one span."""
+def _stretches(knobs: Knobs, rng: np.random.Generator) -> tuple[int, ...] | None:
+    """The stretches in which the companion is there; None: all of them."""
     count = int(knobs.h_share * STRETCHES)
+    if count == STRETCHES:
+        return None
     if knobs.h_spread == "run":
         start = int(rng.random() * (STRETCHES - count + 1))
-        chosen = list(range(start, start + count))
-    else:
-        order = [rng.random() for _ in range(STRETCHES)]
-        chosen = sorted(sorted(range(STRETCHES), key=order.__getitem__)[:count])
-    spans: list[tuple[int, int]] = []
-    for k in chosen:
-        first, last = frames * k // STRETCHES, frames * (k + 1) // STRETCHES - 1
-        if spans and spans[-1][1] == first - 1:
-            first = spans.pop()[0]
-        spans.append((first, last))
-    return tuple(spans)
+        return tuple(range(start, start + count))
+    order = [rng.random() for _ in range(STRETCHES)]
+    return tuple(sorted(sorted(range(STRETCHES), key=order.__getitem__)[:count]))
 
 
 def _tremor(frames: int, noise: float, rng: np.random.Generator) -> tuple[tuple[float, float], ...]:

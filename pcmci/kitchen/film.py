@@ -139,7 +139,7 @@ class Film:
         moment = pose(step, t)
         if not self.scene.tremor:
             return moment
-        (x, y), (dx, dy) = moment.hand, self.scene.tremor[t]
+        (x, y), (dx, dy) = moment.hand, self.scene.tremor[t % len(self.scene.tremor)]
         return replace(moment, hand=(x + dx, y + dy))
 
     def _still(self, t: int, index: int, moment: Pose | None) -> tuple[np.ndarray, np.ndarray]:

@@ -98,7 +98,7 @@ class World:
         if split in ("train", "val"):
             return self.knobs
         links = SHIFTS.get(split, "")
-        return dataclasses.replace(self.knobs, **self.test_strengths).without(links)
+        return self.knobs.with_strengths(self.test_strengths).without(links)
 
     @property
     def test_strengths(self) -> dict[str, float]:
@@ -273,7 +273,7 @@ def _annotation(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
 def _truth(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
     knobs, own = clip.world.knobs, {}
     if knobs.h_share < 1:
-        stays = scene.stays or () if scene.companion else ()
+        stays = scene.stays if scene.companion else ()
         own["companion_frames"] = ";".join(f"{first}-{last}" for first, last in stays)
     if knobs.arrow == "cause":
         own["decided_by"] = scene.decided_by
