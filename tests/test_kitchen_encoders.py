@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 
 from pcmci.errors import WeightsError
 from pcmci.extract.config import ExtractConfig
-from pcmci.extract.encoders import load_video_encoder, load_vlm
+from pcmci.extract.encoders import clip_source, load_video_encoder, load_vlm
 from pcmci.extract.encoders.weights import SHIPPED_FOLDER, state_dict_sha256
 from pcmci.kitchen import ACTIONS, ACTIVITIES, CLIP_LABELS, Knobs, action_clip, captioned_frames
 from pcmci.kitchen.causal import PARTNERS
@@ -107,7 +107,9 @@ def test_the_video_encoder_tells_actions_apart(timesformer):
 
 
 def test_what_training_measured_is_true_of_what_ships(clip, timesformer):
-    for name, encoder in (("clip", clip), ("timesformer", timesformer)):
+    others = [path.name.split(".quality")[0] for path in SHIPPED_FOLDER.glob("clip-*.quality.json")]
+    models = [("clip", clip), ("timesformer", timesformer), *((other, clip) for other in others)]
+    for name, encoder in models:
         quality = json.loads((SHIPPED_FOLDER / f"{name}.quality.json").read_text())
         shipped = load_file(SHIPPED_FOLDER / f"{name}.safetensors")
         assert quality["sha256"] == state_dict_sha256(shipped)
@@ -124,6 +126,22 @@ def test_auto_is_the_embedded_default_of_the_world_and_the_papers_elsewhere():
     mixed = ExtractConfig(vlm="kitchen", video_weights="mine.pyth").resolved("coin")
     assert (mixed.vlm, mixed.vlm_weights) == ("kitchen", "own")
     assert (mixed.video_encoder, mixed.video_weights) == ("timesformer-base", "mine.pyth")
+
+
+def test_a_clip_of_another_pretraining_has_a_name_of_its_own(tmp_path, monkeypatch):
+    for name in ("clip.json", "clip.bpe.gz", "clip.safetensors"):
+        (tmp_path / name).write_bytes((SHIPPED_FOLDER / name).read_bytes())
+    state = load_file(tmp_path / "clip.safetensors")
+    save_file({key: 2 * tensor for key, tensor in state.items()}, tmp_path / "clip-h0.safetensors")
+    monkeypatch.setattr(clip_source, "SHIPPED_FOLDER", tmp_path)
+    asked = ExtractConfig(vlm="kitchen:h0").resolved("kitchen")
+    assert (asked.vlm, asked.vlm_weights) == ("kitchen:h0", "own")
+    spec, usual = (load_vlm(name, device="cpu").spec for name in ("kitchen:h0", "kitchen"))
+    assert (spec.name, spec.weights) == ("kitchen:h0", "own")
+    assert spec.sha256 != usual.sha256
+    for name in ("kitchen:h3", "kitchen:", "kitchen:/../../clip"):
+        with pytest.raises(WeightsError, match="kitchen, kitchen:h0 come with pcmci"):
+            load_vlm(name, device="cpu")
 
 
 def test_only_the_shipped_model_brings_weights_along():

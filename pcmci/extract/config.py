@@ -112,12 +112,17 @@ class ExtractConfig:
         )  # fmt: skip
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a model is one of the tiny ones: `kitchen`, or `kitchen:h0`, pretrained otherwise."""
+    return name.partition(":")[0] == SHIPPED
+
+
 def _chosen(name: str, weights: str, default: tuple[str, str], dataset: str) -> tuple[str, str]:
     """A model and its weights; those of a model that is no default's are left to its card."""
     if name == AUTO:
         name = SHIPPED if dataset == SHIPPED else default[0]
-    if weights == AUTO and name in (SHIPPED, default[0]):
-        weights = OWN if name == SHIPPED else default[1]
+    if weights == AUTO and (is_shipped(name) or name == default[0]):
+        weights = OWN if is_shipped(name) else default[1]
     return name, weights
 
 

@@ -27,7 +27,7 @@ def load_vlm(
 
     name: an open_clip model (`ViT-B-16-quickgelu`), `hf-hub:ORG/REPO`, `local-dir:FOLDER`, a BLIP
         (`blip-base`, `blip2`, `blip2-queries`), the path of a JSON config of either, or `kitchen`,
-        which comes with the package.
+        which comes with the package (`kitchen:h0`: of a pretraining where H is 0, if it was made).
     weights: a pretrained tag (`openai`), a local checkpoint, `random:SEED`, `own` for what
         `kitchen`, `hf-hub:` and `local-dir:` models bring along, or `auto` for what the model's
         card names; of a BLIP also a Hugging Face folder or hub id.

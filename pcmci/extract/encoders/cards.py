@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from pcmci.errors import WeightsError
-from pcmci.extract.config import AUTO, DEFAULT_VIDEO_ENCODER, DEFAULT_VLM, OWN, SHIPPED
+from pcmci.extract.config import AUTO, DEFAULT_VIDEO_ENCODER, DEFAULT_VLM, OWN, SHIPPED, is_shipped
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,8 @@ def default_weights(kind: str, name: str, weights: str) -> str:
     if weights != AUTO:
         return weights
     card = card_of(kind, name)
+    if card is None and is_shipped(name):
+        return OWN
     if card is None:
         return DEFAULT_VLM[1] if kind == "vlm" else AUTO
     if not card.fetched:

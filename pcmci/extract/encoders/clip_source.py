@@ -21,7 +21,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from pcmci.cache.schema import Preprocessing
 from pcmci.errors import WeightsError
-from pcmci.extract.config import OWN, SHIPPED
+from pcmci.extract.config import OWN, SHIPPED, is_shipped
 from pcmci.extract.encoders.names import meant
 from pcmci.extract.encoders.preprocess import RESAMPLING, RESIZE_MODES
 from pcmci.extract.encoders.weights import SHIPPED_FOLDER, SUFFIXES, downloading
@@ -95,7 +95,7 @@ class ClipSource:
 
 def clip_source(name: str, weights: str) -> ClipSource:
     """Raises WeightsError for a name that stands for nothing, or not for these weights."""
-    if name == SHIPPED or name.startswith(f"{SHIPPED}:"):
+    if is_shipped(name):
         own = _shipped(name)
         return _configured(name, SHIPPED_FOLDER / "clip.json", lambda: own)
     if name.startswith(HUB):
