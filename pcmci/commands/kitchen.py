@@ -96,7 +96,7 @@ def kitchen(
         h_test=h_test,
         i_test=i_test,
         c_test=c_test,
-        twins=[] if twins == "none" else twins.split(","),
+        twins=[] if twins == "none" else [name.strip() for name in twins.split(",")],
         workers=workers or None,
     )
     place = "" if out == Path("data/kitchen") else f" --videos {out / 'videos'} --annotations {out}"
