@@ -22,7 +22,7 @@ from pcmci.extract.video.strip import SIZE, FilmStrip, _cut, film_strips
 from pcmci.heads.config import ORDERS, ModelConfig, TransportConfig, order_name
 from pcmci.heads.explaining.explanation import explain, subjects
 from pcmci.heads.explaining.family import family
-from pcmci.heads.explaining.mistakes import answered, confusion
+from pcmci.heads.explaining.mistakes import Answered, answered, confusion
 from pcmci.heads.explaining.nearest import embedding
 from pcmci.heads.explaining.walk import learned_alignment, logits, looks, walk
 from pcmci.heads.method.attention import attention, attention_weights
@@ -475,3 +475,12 @@ def test_a_cell_without_a_span_has_no_colour_and_braces_stay():
     assert heat.tip(0, 1, "{row}") == "{value}, {row}: b"
     film = Film(["1", "2"], heats=[heat])
     assert "&#34;" not in Page("t", "l", [Section("s", [], [film])]).html()
+
+
+def test_where_nothing_is_wrong_there_is_an_index_all_the_same(pcmci, runs, tmp_path, monkeypatch):
+    right = [Answered("v8", ("activity 0",), ("activity 0",), 0.9)]
+    monkeypatch.setattr("pcmci.heads.explaining.mistakes.answered", lambda *_: right)
+    answer = pcmci("explain", runs["none"].path, "--split", "test", "--wrong", "--out", tmp_path)
+    assert answer.code == 0, answer.err
+    assert "no video of test is wrong" in answer.err
+    assert [page.name for page in tmp_path.iterdir()] == ["index.html"]

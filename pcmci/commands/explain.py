@@ -12,7 +12,7 @@ import typer
 
 from pcmci.commands.options import AsJson, Device, RunPath, beside_decoding
 from pcmci.commands.showing import print_json
-from pcmci.errors import PcmciError, UsageError
+from pcmci.errors import UsageError
 from pcmci.heads.config import parse_memory
 from pcmci.plain import plain
 from pcmci.remote.url import Place, place
@@ -106,9 +106,10 @@ def explain(
     chosen = _choose(loaded, split, wrong, top or TOP, labels)
     asked = list(videos or chosen["shown"])
     if not asked:
-        raise PcmciError(
-            f"no video of {split} is wrong by its {chosen['labels']}: leave --wrong out to see the "
-            "right ones"
+        print(
+            f"note: no video of {split} is wrong by its {chosen['labels']}; without --wrong the "
+            "right ones are shown",
+            file=sys.stderr,
         )
     store = _store(loaded, features)
     try:
