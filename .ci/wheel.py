@@ -44,7 +44,7 @@ def files_of_the_package() -> set[str]:
 
 
 def built(where: Path) -> Path:
-    """From a copy of what git has: a build leaves folders behind, and finds those of an older one."""
+    """From a copy of what git has: a build leaves folders behind, and finds an older one's."""
     source = where / "source"
     for name in [*files_of_the_package(), "pyproject.toml", "README.md", "LICENSE"]:
         if (HOME / name).exists():

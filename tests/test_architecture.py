@@ -73,7 +73,8 @@ MAY = {
     "demo": {"cache", "extract", "heads", "kitchen", "report"},
     "doctor": {"cache/schema", "extract/video"},
     "commands": {
-        "cache", "cluster", "demo", "doctor", "extract", "flags", "heads", "kitchen", "remote", "report",
+        "cache", "cluster", "demo", "doctor", "extract", "flags", "heads", "kitchen", "remote",
+        "report",
     },
     "cli": {"commands"},
     "__main__": {"cli"},

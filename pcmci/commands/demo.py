@@ -64,12 +64,13 @@ def demo(
             }
         )
         return
-    whole = f"the orders between: {shlex.join([sys.argv[0], 'demo', '--out', str(out), '--full'])}\n"
+    again = [sys.argv[0], "demo", "--out", str(out), "--epochs", str(epochs), "--full"]
+    between = "" if full else f"the orders between: {shlex.join(again)}\n"
     show(*(orders_table(scores, name, against) for name, against in found.against_none.items()))
     print(
         "Under a score: its difference to no stage with the 95 % interval over test videos; with "
         "one seed it ranks no orders.\n"
         "In the splits shift-… one link between a confounder and the activity is broken, or all "
         f"three.\nThe study with all orders: docs/evidence.md\npage: {found.page}\n"
-        f"{'' if full else whole}next: {next_command(out, epochs, sys.argv[0])}"
+        f"{between}next: {next_command(out, epochs, sys.argv[0])}"
     )

@@ -69,7 +69,12 @@ def demo(
     extract(dataset, store_path, progress=progress)
     with open_store(store_path) as store:
         ablator = Ablator(
-            store, LADDER if full else ENDS, seeds=1, out=out / "runs", progress=progress, values={"epochs": epochs}
+            store,
+            LADDER if full else ENDS,
+            seeds=1,
+            out=out / "runs",
+            progress=progress,
+            values={"epochs": epochs},
         )
         runs = {}
         for outcome in ablator.train():

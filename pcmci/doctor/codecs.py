@@ -16,10 +16,10 @@ DECODERS = {
     "mpeg4": ("mpeg4",),
     "mpeg2": ("mpeg2video",),
 }
-"""What videos of data sets and of the web are in -> FFmpeg's decoders of it, any of which will do."""
+"""What videos of data sets and of the web are in -> FFmpeg's decoders of it, any of which does."""
 
 ENCODER = "libx264"
-"""What the kitchen world is written with."""
+"""What the kitchen world is written with, and the video that goes there and back."""
 
 FRAMES, SIZE, SECONDS = 8, 32, 60
 
@@ -31,9 +31,7 @@ def codecs() -> Finding:
     except ImportError as error:
         return Finding("codecs", "fails", f"PyAV cannot be loaded: {error}: pip install -U av")
     lacking = [
-        name
-        for name, any_of in DECODERS.items()
-        if not any(_is_there(one, "r") for one in any_of)
+        name for name, any_of in DECODERS.items() if not any(_is_there(one, "r") for one in any_of)
     ]
     if not _is_there(ENCODER, "w"):
         lacking.append(f"{ENCODER} (pcmci demo and pcmci kitchen write with it)")
@@ -74,7 +72,7 @@ def _write(film: Path) -> None:
     import numpy as np
 
     with av.open(str(film), "w") as container:
-        stream = container.add_stream(ENCODER, rate=10)
+        stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
         for number in range(FRAMES):
             grey = np.full((SIZE, SIZE, 3), 20 * number, np.uint8)

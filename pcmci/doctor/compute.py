@@ -34,8 +34,8 @@ def compute() -> Iterator[Finding]:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info()
         names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-        says = f"cuda: {', '.join(names)}; {gib(free)} free of {gib(total)}, CUDA {torch.version.cuda}"
-        yield Finding("device", "ok", says)
+        room = f"{gib(free)} free of {gib(total)}, CUDA {torch.version.cuda}"
+        yield Finding("device", "ok", f"cuda: {', '.join(names)}; {room}")
     elif NVIDIA.exists():
         yield Finding(
             "device",
@@ -44,8 +44,8 @@ def compute() -> Iterator[Finding]:
             "CUDA? does nvidia-smi see one?); the CPU is taken",
         )
     else:
-        threads = torch.get_num_threads()
-        yield Finding("device", "ok", f"cpu, {threads} threads (no GPU: full encoders take seconds a video)")
+        slow = "no GPU: encoders of full size take seconds a video"
+        yield Finding("device", "ok", f"cpu, {torch.get_num_threads()} threads ({slow})")
     precision = choose_precision("auto", device)
     why = "bf16 is for CUDA" if precision == "fp32" else "--precision fp32 is there too"
     yield Finding("precision", "ok", f"{precision} ({why})")

@@ -24,7 +24,8 @@ def hub(ask: bool) -> Finding:
     """Whether the hub answers. ask: False, and nobody is asked."""
     for name in OFFLINE:
         if os.environ.get(name, "").upper() in YES:
-            return Finding("hub", "note", f"not asked, for {name} is set: weights of the cache alone")
+            says = f"not asked, for {name} is set: weights of the cache alone"
+            return Finding("hub", "note", says)
     if not ask:
         return Finding("hub", "note", "not asked (--offline)")
     address = os.environ.get("HF_ENDPOINT") or HUB

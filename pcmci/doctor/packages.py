@@ -79,18 +79,18 @@ def _requirements(extra: str) -> Iterator[Requirement]:
     """Of the program without extras (""), or those that an extra adds, on this machine."""
     for text in distribution(PROGRAM).requires or []:
         need = Requirement(text)
-        alone = need.marker is None or need.marker.evaluate({"extra": ""})
-        if extra:
-            wanted = not alone and need.marker is not None and need.marker.evaluate({"extra": extra})
-        else:
-            wanted = alone
-        if not wanted:
+        if not _holds(need, extra) or (extra and _holds(need, "")):
             continue
         if need.name == PROGRAM:  # an extra that consists of others
             for other in need.extras:
                 yield from _requirements(other)
         else:
             yield need
+
+
+def _holds(need: Requirement, extra: str) -> bool:
+    """Whether a requirement is one on this machine, with an extra."""
+    return need.marker is None or need.marker.evaluate({"extra": extra})
 
 
 def _fits(requirement: str, there: str) -> bool:

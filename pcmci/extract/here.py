@@ -29,9 +29,9 @@ class Extraction:
 
     def run(self, retry_failed: bool) -> Summary:
         pending = self.intake.pending(retry_failed)
-        with self.intake.taking(pending, self.encoders.described(self.sampling)):
-            with self.encoders.lanes() as lanes:
-                self._encode_all(pending, lanes)
+        how = self.encoders.described(self.sampling)
+        with self.intake.taking(pending, how), self.encoders.lanes() as lanes:
+            self._encode_all(pending, lanes)
         return self.intake.summary
 
     def _encode_all(self, pending: list[int], lanes: Lanes | None) -> None:
