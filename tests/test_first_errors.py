@@ -31,11 +31,13 @@ TYPED = {
     ],
     ("report",): [["ablations/coin_1a2b3c4d"]],
     ("evaluate",): [["runs/coin"]],
+    ("runs",): [[], ["sweeps"]],
     ("predict",): [["runs/coin", "film.mp4"]],
     ("store", "info"): [[STORE]],
     ("store", "verify"): [[STORE]],
     ("store", "failures"): [[STORE]],
     ("store", "stats"): [[STORE]],
+    ("store", "clean"): [[STORE]],
     ("store", "convert"): [[STORE, "features/coin.h5"]],
     ("store", "export"): [[STORE, "out"]],
 }
