@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-faults lint types docs bench clean
+# pip says what it downloads; of pip itself a newer one is not asked for
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+
+.PHONY: demo test test-faults lint types docs bench wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pcmci demo
@@ -33,23 +36,28 @@ docs: $(VENV)/.installed-docs
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/all.py
 
+# the wheel alone, in an empty environment, to the demo's page; packages are borrowed from $(VENV)
+wheel: $(VENV)/.installed
+	$(BIN)/python .ci/wheel.py
+
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
+# what the package needs and no more; --prefer-binary: nothing is compiled where a wheel can be had
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch torchvision
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@echo 'pcmci: installing what it needs into $(VENV), some minutes and gigabytes the first time'
+	$(PIP) --prefer-binary -e .
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(PIP) --quiet -e '.[test]'
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(PIP) --quiet -e '.[docs]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-test
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(PIP) --quiet -e '.[bench]'
 	touch $@

@@ -12,6 +12,7 @@ import typer
 
 from pcmci.commands.ablate import ablate
 from pcmci.commands.demo import demo
+from pcmci.commands.doctor import doctor
 from pcmci.commands.encoders import encoders
 from pcmci.commands.evaluate import evaluate
 from pcmci.commands.explain import explain
@@ -47,6 +48,7 @@ for command in (
     encoders,
     kitchen,
     demo,
+    doctor,
 ):
     app.command()(command)
 app.command("import")(import_)

@@ -75,8 +75,10 @@ MAY = {
     },
     "report": set(),
     "demo": {"cache", "extract", "heads", "kitchen", "report"},
+    "doctor": {"cache/schema", "extract/video"},
     "commands": {
-        "cache", "cluster", "demo", "extract", "flags", "heads", "kitchen", "remote", "report",
+        "cache", "cluster", "demo", "doctor", "extract", "flags", "heads", "kitchen", "remote",
+        "report",
     },
     "cli": {"commands"},
     "__main__": {"cli"},

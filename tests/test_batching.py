@@ -1,5 +1,8 @@
 """Batches across videos give every video its own features back."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcmci.extract.batching import Batcher
+from pcmci.extract.lanes import Lanes
 
 
 class MeanEncoder:
@@ -79,6 +83,56 @@ def test_a_clip_may_become_fewer_tokens_than_it_has_frames():
 def test_videos_are_finished_in_the_order_they_came():
     _, finished = run(3, films([2, 5, 1, 4]))
     assert [row for row, _ in finished] == [0, 1, 2, 3]
+
+
+def test_lanes_encode_side_by_side_and_change_nothing():
+    videos = films([2, 5, 1, 4])
+    together = threading.Barrier(2, timeout=60)  # a batch alone would wait there for ever
+
+    class Meeting(MeanEncoder):
+        def encode(self, clips):
+            together.wait()
+            assert torch.get_num_threads() == 1
+            return super().encode(clips)
+
+    before = torch.get_num_threads()
+    with Lanes(2) as lanes:
+        batcher = Batcher(Meeting(), 2, torch.device("cpu"), lanes)
+        finished = [item for row, clips in videos.items() for item in batcher.push(row, clips)]
+        finished += list(batcher.flush())
+    assert torch.get_num_threads() == before
+    _, expected = run(2, videos)
+    assert [row for row, _ in finished] == [row for row, _ in expected]
+    for (_, features), (_, same) in zip(finished, expected, strict=True):
+        np.testing.assert_array_equal(features, same)
+
+
+def test_an_error_in_a_lane_comes_out():
+    class Broken(MeanEncoder):
+        def encode(self, clips):
+            raise RuntimeError("of the encoder")
+
+    with Lanes(2) as lanes:
+        batcher = Batcher(Broken(), 2, torch.device("cpu"), lanes)
+        list(batcher.push(0, films([2])[0]))
+        with pytest.raises(RuntimeError, match="of the encoder"):
+            list(batcher.flush())
+
+
+def test_lanes_are_idle_only_where_none_encodes():
+    began, goes_on = time.perf_counter(), threading.Event()
+
+    def encode(batch):
+        goes_on.wait(60)
+        return batch
+
+    with Lanes(2) as lanes:
+        assert lanes.idle(began) > 0
+        task = lanes.submit(encode, torch.zeros(1))
+        assert lanes.idle(began) == 0
+        goes_on.set()
+        task.result()
+    assert 0 <= lanes.idle(began) < time.perf_counter() - began
 
 
 @pytest.mark.gpu

@@ -207,7 +207,7 @@ def test_a_folder_without_rows_is_refused(pcmci, tmp_path):
     answer = pcmci("report", tmp_path)
     assert answer.code == 2
     assert answer.err == (
-        f"pcmci: {tmp_path} is no ablation: it has no sweep.json; pcmci ablate makes one\n"
+        f"pcmci: {tmp_path} is no ablation: it has no sweep.json; next: pcmci ablate makes one\n"
     )
     with pytest.raises(UsageError):
         read_rows(tmp_path / "nowhere")

@@ -92,7 +92,7 @@ def _of_encoder(name: str, dataset: str, there: dict[Path, str]) -> Path:
     which = f"several: {', '.join(map(str, found))}" if found else f"there are {have}"
     raise UsageError(
         f"--encoders {name}: no one store of {dataset} under features/ has it, {which}; "
-        f"pcmci extract --dataset {dataset} --video-encoder {name} makes one"
+        f"next: pcmci extract --dataset {dataset} --video-encoder {name} makes one"
     )
 
 
@@ -120,7 +120,11 @@ def find_store(dataset: str | None, features: str | None) -> Place:
         found = _under("features", "*")
         sought = "store under features/"
     if not found:
-        raise UsageError(f"no {sought}: run pcmci extract first, or name one: --features")
+        named = dataset or "NAME"
+        raise UsageError(
+            f"no {sought} (--features names one elsewhere); next: pcmci extract --dataset {named} "
+            "makes one of videos, pcmci demo a small one without any"
+        )
     if len(found) > 1:
         raise UsageError(f"which one? --features {' | '.join(map(str, found))}")
     if dataset is None:

@@ -13,20 +13,21 @@ from pathlib import Path
 from pcmci.cache.store import open_store
 from pcmci.demo.page import demo_page
 from pcmci.errors import PcmciError
-from pcmci.extract.config import ExtractConfig
 from pcmci.extract.datasets import load_dataset
 from pcmci.extract.pipeline import extract
 from pcmci.heads.ablation.ablate import Ablator
 from pcmci.heads.scoring.bootstrap import Interval, differences
 from pcmci.heads.training.run import Run
-from pcmci.kitchen import write_world
+from pcmci.kitchen import training_videos, write_world
 
-ORDERS: tuple[tuple[str, ...], ...] = ((), ("ich",), ("ich", "ici"), ("ich", "ici", "ivc"))
+ENDS: tuple[tuple[str, ...], ...] = ((), ("ich", "ici", "ivc"))
+"""No stage and all three: a run a core, and a page soon."""
+
+LADDER: tuple[tuple[str, ...], ...] = ((), ("ich",), ("ich", "ici"), ("ich", "ici", "ivc"))
 """No stage, then one more each time: the paper's own ladder."""
 
-
-SETTINGS = ExtractConfig(batch_frames=128)
-"""The encoders are tiny: in small batches the calls would cost more than the work."""
+VIDEOS = 400
+"""Training videos that are drawn where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +44,37 @@ class Demo:
 
 
 def demo(
-    out: Path, *, videos: int, epochs: int, program: str = "pcmci", progress: bool = True
+    out: Path,
+    *,
+    videos: int | None = None,
+    epochs: int,
+    full: bool = False,
+    program: str = "pcmci",
+    progress: bool = True,
 ) -> Demo:
     """Run both phases under `out`.
 
     What is there already is not done again, so a demo that was stopped goes on.
-    program: how the page's commands call it.
+    videos: for training; None: as many as the world under `out` has, or `VIDEOS`. full: train the
+    whole ladder of orders, not its two ends alone. program: how the page's commands call it.
     """
+    if videos is None:
+        videos = training_videos(out / "kitchen") or VIDEOS
     world = write_world(
         out / "kitchen", videos, val=max(1, videos // 10), test=videos // 5, progress=progress
     )
     dataset = load_dataset("kitchen", world / "videos", world)
     store_path = out / "features" / "kitchen.zarr"
     store_path.parent.mkdir(parents=True, exist_ok=True)
-    extract(dataset, store_path, SETTINGS, progress=progress)
+    extract(dataset, store_path, progress=progress)
     with open_store(store_path) as store:
         ablator = Ablator(
-            store, ORDERS, seeds=1, out=out / "runs", progress=progress, values={"epochs": epochs}
+            store,
+            LADDER if full else ENDS,
+            seeds=1,
+            out=out / "runs",
+            progress=progress,
+            values={"epochs": epochs},
         )
         runs = {}
         for outcome in ablator.train():
@@ -72,7 +87,7 @@ def demo(
             "This page was made by": shlex.join(
                 [
                     program, "demo", "--out", str(out), "--videos", str(videos),
-                    "--epochs", str(epochs),
+                    "--epochs", str(epochs), *(["--full"] if full else []),
                 ]
             ),
             "What one would type next:": next_command(out, epochs, program),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from pcmci.extract.encoders.protocol import Encoder
+from pcmci.extract.lanes import Lanes
 
 
 @dataclass
@@ -23,9 +25,17 @@ class _Video:
 class _Flight:
     """A batch that is being encoded. features: on the CPU, there when `done` has come about."""
 
-    features: torch.Tensor
+    features: torch.Tensor | Future[torch.Tensor]
     done: torch.cuda.Event | None
     places: list[tuple[_Video, int]]
+
+    def wait(self) -> torch.Tensor:
+        """The features, once they are there."""
+        if self.done is not None:
+            self.done.synchronize()
+        if isinstance(self.features, Future):
+            return self.features.result()
+        return self.features
 
 
 @dataclass
@@ -37,12 +47,14 @@ class Batcher:
     bits of an undisturbed one.
 
     On CUDA one batch is always in flight: a batch's frames travel while the one before it is
-    encoded, and nothing waits for it but the collecting of its own features.
+    encoded, and nothing waits for it but the collecting of its own features. lanes: encode as many
+    batches at a time on a CPU; None: one, in the caller's thread.
     """
 
     encoder: Encoder
     batch_clips: int
     device: torch.device
+    lanes: Lanes | None = None
     _waiting: deque[tuple[_Video, int, np.ndarray]] = field(default_factory=deque)
     _in_flight: deque[_Flight] = field(default_factory=deque)
 
@@ -73,10 +85,17 @@ class Batcher:
         for place, (_, _, clip) in enumerate(taken):
             batch[place] = torch.from_numpy(clip)
         batch[len(taken) :] = 0
-        features, done = self._launch(batch) if cuda else (self.encoder.encode(batch), None)
+        features: torch.Tensor | Future[torch.Tensor]
+        done, ahead = None, 0
+        if cuda:
+            (features, done), ahead = self._launch(batch), 1
+        elif self.lanes is not None:
+            features, ahead = self.lanes.submit(self.encoder.encode, batch), self.lanes.count
+        else:
+            features = self.encoder.encode(batch)
         places = [(video, index) for video, index, _ in taken]
         self._in_flight.append(_Flight(features, done, places))
-        while len(self._in_flight) > (1 if cuda else 0):
+        while len(self._in_flight) > ahead:
             yield from self._collect()
 
     def _launch(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
@@ -100,9 +119,7 @@ class Batcher:
 
     def _collect(self) -> Iterator[tuple[int, np.ndarray]]:
         flight = self._in_flight.popleft()
-        if flight.done is not None:
-            flight.done.synchronize()
-        for (video, index), value in zip(flight.places, flight.features.numpy(), strict=False):
+        for (video, index), value in zip(flight.places, flight.wait().numpy(), strict=False):
             video.features[index] = value
             video.outstanding -= 1
             if video.outstanding == 0:

@@ -19,11 +19,16 @@ from pcmci.extract.batching import Batcher
 from pcmci.extract.config import ExtractConfig
 from pcmci.extract.encoders import ENCODERS
 from pcmci.extract.encoders.protocol import Encoder, Vlm
+from pcmci.extract.lanes import Lanes
 from pcmci.extract.video.decoding import Input
 from pcmci.extract.video.frames import decoder_versions
 
 EXTRACTOR = "2"
 """Raised when this program would compute other features from the same videos and weights."""
+
+SMALL = 10_000_000
+"""Parameters of an encoder of which a core a pass (`pcmci.extract.lanes`) is faster than all cores
+in one. CLIP's smallest has 38 million."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,19 @@ class Encoders:
             "precision": precision,
             "frames": config.frames,
         }
-        return cls(
+        pair = cls(
             vlm=ENCODERS["vlm"](config.vlm, config.vlm_weights, **where),
             video=ENCODERS["video"](
                 config.video_encoder, config.video_weights, windows=config.windows, **where
             ),
             device=device,
             precision=precision,
-            batch_frames=config.batch_frames or (256 if device.type == "cuda" else 8),
+            batch_frames=config.batch_frames,
         )
+        if not pair.batch_frames:  # of tiny encoders the calls cost more than the work
+            on_cpu = 32 if pair.are_small else 8
+            pair.batch_frames = 256 if device.type == "cuda" else on_cpu
+        return pair
 
     def with_video(self, config: ExtractConfig) -> Encoders:
         """The same VLM beside another video encoder. Raises what `load` does."""
@@ -85,14 +94,26 @@ class Encoders:
         )
         return dataclasses.replace(self, video=video)
 
-    def batcher(self, encoder: Encoder) -> Batcher:
+    @property
+    def are_small(self) -> bool:
+        """Whether both are."""
+        return all(0 < encoder.spec.parameters < SMALL for encoder in self.named.values())
+
+    def lanes(self) -> contextlib.AbstractContextManager[Lanes | None]:
+        """As many as torch has threads; None where a pass has them all."""
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu" and threads > 1 and self.are_small:
+            return Lanes(threads)
+        return contextlib.nullcontext()
+
+    def batcher(self, encoder: Encoder, lanes: Lanes | None = None) -> Batcher:
         """With batches of about `batch_frames` frames."""
         clips = max(1, self.batch_frames // encoder.clip_frames)
-        return Batcher(encoder, clips, self.device)
+        return Batcher(encoder, clips, self.device, lanes)
 
-    def batchers(self) -> dict[str, Batcher]:
+    def batchers(self, lanes: Lanes | None = None) -> dict[str, Batcher]:
         """Of `vlm` and `video`."""
-        return {name: self.batcher(encoder) for name, encoder in self.named.items()}
+        return {name: self.batcher(encoder, lanes) for name, encoder in self.named.items()}
 
     @property
     def named(self) -> dict[str, Encoder]:

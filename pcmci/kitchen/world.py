@@ -8,6 +8,7 @@ DIR/world.json                 what the world was made from; written last
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -199,6 +200,14 @@ def write_world(
     _write_text(out / SPEC, json.dumps(spec, indent=1) + "\n")
     (out / UNFINISHED).unlink(missing_ok=True)
     return out
+
+
+def training_videos(out: Path) -> int | None:
+    """Of the world under `out`, be it finished or not; None where there is none."""
+    for name in (SPEC, UNFINISHED):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            return int(json.loads((out / name).read_text())["splits"]["train"])
+    return None
 
 
 def write_video(path: Path, frames: Iterable[Any]) -> None:

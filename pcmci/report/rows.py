@@ -69,7 +69,9 @@ class Rows:
 def read_rows(folder: Path) -> Rows:
     """Raises UsageError where there are none, PcmciError where they cannot be read."""
     if not (folder / "sweep.json").is_file():
-        raise UsageError(f"{folder} is no ablation: it has no sweep.json; pcmci ablate makes one")
+        raise UsageError(
+            f"{folder} is no ablation: it has no sweep.json; next: pcmci ablate makes one"
+        )
     try:
         tables = {
             file.stem: pa.parquet.read_table(file).to_pylist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from pcmci.cache.disk import reaching
 from pcmci.cache.formats.layout import Chunks
 from pcmci.errors import UsageError
@@ -43,7 +45,10 @@ def check_exists(path: Place) -> None:
     """Raises UsageError where nothing is, and for a name of no known format."""
     file_format(path)
     if not exists(path):
-        raise UsageError(f"{path} does not exist; pcmci extract makes it")
+        raise UsageError(
+            f"{path} does not exist; next: pcmci extract --dataset NAME --out {quote(str(path))} "
+            "makes it of videos, pcmci demo a small one without any"
+        )
 
 
 def open_chunks(path: Place, writable: bool = False) -> Chunks:

@@ -71,7 +71,7 @@ def load_dataset(
         names = " or ".join(map(str, places))
         missing.append(f"no annotations at {names} (--annotations names others)")
     if missing or found is None:
-        raise UsageError(f"data set {name!r} is not there: {'; '.join(missing)}")
+        raise UsageError(f"data set {name!r} is not there: {'; '.join(missing)}; {_next(name)}")
     return source.parse(folder, found, follow_links)
 
 
@@ -90,11 +90,22 @@ def load_records(
         return source.parse(NoVideos(), found, False)
     if places:
         names = " or ".join(map(str, places))
-        raise UsageError(f"no annotations at {names} (--annotations names others)")
+        raise UsageError(f"no annotations at {names} (--annotations names others); {_next(name)}")
     table = tree.root / folder.LABELS
     if table.exists():
         return source.parse(NoVideos(), table, False)
     return source.parse(tree, tree.root, False)
+
+
+def _next(name: str) -> str:
+    """What to type where a data set is not there."""
+    if name == "kitchen":
+        return "next: pcmci kitchen draws it"
+    with_them = "" if DATASETS[name].annotations == () else " --annotations PATH"
+    return (
+        f"next: with the videos at hand, pcmci extract --dataset {name} --videos DIR{with_them}; "
+        "without any, pcmci demo"
+    )
 
 
 def _source(name: str) -> DatasetSource:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from pcmci.errors import WeightsError
 from pcmci.extract.config import SHIPPED
+from pcmci.extract.encoders.reachable import asked_only_where_it_is
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".pyth", ".bin")
 """The checkpoint files that can be read."""
@@ -111,10 +112,12 @@ def downloading(what: str, instead: str) -> Iterator[None]:
     level = hub.level
     hub.setLevel(logging.ERROR)  # it would print a dozen lines about its retries
     try:
-        yield
+        with asked_only_where_it_is():
+            yield
     except Exception as error:  # every hub client has its own
         raise WeightsError(
-            f"{what} could not be downloaded ({_first_line(error)}); without a network, {instead}"
+            f"{what} could not be downloaded ({_first_line(error)}); without a network, {instead}; "
+            "next: pcmci doctor looks whether the hub answers, pcmci demo needs no download"
         ) from error
     finally:
         hub.setLevel(level)

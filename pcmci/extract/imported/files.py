@@ -23,6 +23,9 @@ from pcmci.errors import UsageError, VideoError
 SUFFIXES = frozenset((".npy", ".npz", ".pt", ".pth"))
 TOGETHER = (".h5", ".hdf5")
 
+NEXT = "next: pcmci import --help says what is read, pcmci extract makes features of videos"
+"""For who has no features yet."""
+
 
 def is_features(name: str) -> bool:
     """Whether a file of this name holds features of a video."""
@@ -57,7 +60,9 @@ class FeatureFiles:
                 raise UsageError(f"{root} cannot be opened as HDF5: {error}") from error
             return cls(root, dict(zip(names, names, strict=True)), key)
         if not root.is_dir():
-            raise UsageError(f"{root} is neither a folder of features nor an HDF5 file of them")
+            raise UsageError(
+                f"{root} is neither a folder of features nor an HDF5 file of them; {NEXT}"
+            )
         found: dict[str, Path | str] = {}
         for path in sorted(root.rglob("*")):
             if path.suffix.lower() in SUFFIXES and path.is_file():
@@ -68,7 +73,7 @@ class FeatureFiles:
         if not found:
             raise UsageError(
                 f"no features are under {root}; their files end in {', '.join(sorted(SUFFIXES))}, "
-                "or it is one .h5 with a dataset a video"
+                f"or it is one .h5 with a dataset a video; {NEXT}"
             )
         return cls(root, found, key)
 

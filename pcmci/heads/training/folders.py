@@ -99,8 +99,8 @@ def list_runs(folders: Sequence[Path]) -> list[Listed]:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(
-                f"{folder} is no folder: name one that holds run folders, as pcmci train-heads "
-                "and pcmci ablate make them (--out, by default runs)"
+                f"{folder} is no folder: name one that holds run folders (--out, by default runs); "
+                "next: pcmci train-heads and pcmci ablate make them"
             )
         for listed in _runs_of(folder):
             found.setdefault(Path(os.path.realpath(listed.path)), listed)

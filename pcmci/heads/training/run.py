@@ -355,7 +355,10 @@ def load_run(path: str | Path) -> Run:
     """Raises UsageError where there is no run, PcmciError where one is damaged."""
     path = Path(path)
     if not (path / "config.json").is_file():
-        raise UsageError(f"{path} is no run folder: it has no config.json")
+        raise UsageError(
+            f"{path} is no run folder: it has no config.json; next: pcmci train-heads makes one "
+            "of a store, pcmci demo some without any"
+        )
     try:
         config = json.loads((path / "config.json").read_text())
         metrics = json.loads((path / "metrics.json").read_text())
