@@ -64,7 +64,7 @@ def coin_store(coin_json, tmp_path_factory):
     rows = {split: [] for split in ("train", "test")}
     for row, video in enumerate(dataset.videos):
         rows[video.split].append(row)
-    failed = {*rows["train"], *rows["test"]} - {*rows["train"][::90], *rows["test"][::28]}
+    failed = {*rows["train"], *rows["test"]} - {*rows["train"][::180], *rows["test"][::56]}
     yield made_up(dataset, folder / "coin.zarr", failed=tuple(failed))
     shutil.rmtree(folder)  # 500 MB
 
@@ -84,11 +84,12 @@ def breakfast_store(breakfast_annotations, tmp_path_factory):
 )
 def test_heads_train_on_the_whole_of_coin(coin_store, tmp_path, labels, order):
     with open_store(coin_store) as store:
-        assert store.counts[Status.DONE] == 101 + 100
-        run = train_heads(store, order, labels=(labels,), out=tmp_path, memory=2**22, **SHORT)
+        assert store.counts[Status.DONE] == 51 + 50
+        options = {**SHORT, "batch_size": 32, "memory": 2**21}
+        run = train_heads(store, order, labels=(labels,), out=tmp_path, **options)
     test = run.metrics["test"]
     assert run.heads[labels]["features"] == "streamed"
-    assert test["coverage"] == 100 / 2797
+    assert test["coverage"] == 50 / 2797
     assert run.heads[labels]["transport marginal error"] < 1e-5
     if labels == "activity":
         assert test["Acc videos"] == 2797
