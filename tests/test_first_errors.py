@@ -31,6 +31,7 @@ TYPED = {
     ],
     ("report",): [["ablations/coin_1a2b3c4d"]],
     ("evaluate",): [["runs/coin"]],
+    ("explain",): [["runs/coin", "film.mp4"]],
     ("runs",): [[], ["sweeps"]],
     ("predict",): [["runs/coin", "film.mp4"]],
     ("store", "info"): [[STORE]],
