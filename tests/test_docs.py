@@ -32,6 +32,7 @@ NEEDS = {
     "videos of yours": "films and labels that we do not know",
     "cluster": "a scheduler, or several GPUs",
     "bucket": "a server, credentials",
+    "a run": "a run and a video, of whichever name",
     "minutes": "nothing, but a world of full size",
 }
 SMALLER = {
@@ -64,6 +65,7 @@ def blocks_of(page: str, text: str) -> Iterator[Block]:
             continue
         joined = content.replace("\\\n", " ")
         lines = re.findall(r"^(?:\$ )?(pcmci .+)$", joined, re.MULTILINE)
+        lines = [one for line in lines for one in line.split(" && ")]
         commands = tuple(tuple(shlex.split(line, comments=True)) for line in lines)
         if commands:
             yield Block(page, text[: found.start()].count("\n") + 1, commands, needs or "")
