@@ -18,6 +18,7 @@ from pcmci.heads.scoring.predictions import Predictions
 from pcmci.heads.scoring.scores import score, sigmoid
 from pcmci.heads.training.run import Run
 from pcmci.report import figures
+from pcmci.report.effects import Report, effects_section
 from pcmci.report.page import Figure, Noted, Page, Section, Strip, Table
 from pcmci.report.table import percent, signed
 
@@ -48,6 +49,7 @@ def demo_page(
         sections=[
             _pair(dataset, predictions),
             _scores(runs, against_none),
+            *_effects(runs, store),
             _densities(predictions),
             _training(runs),
         ],
@@ -136,6 +138,16 @@ def _scores(runs: Mapping[str, Run], against_none: Differences) -> Section:
             *tables,
         ],
     )
+
+
+def _effects(runs: Mapping[str, Run], store: Store) -> list[Section]:
+    """How far each order goes by each confounder, and by what is done."""
+    by_labels: dict[str, dict[str, Report]] = {}
+    for order, run in runs.items():
+        for labels, report in run.effects_on(store).items():
+            by_labels.setdefault(labels, {})[order] = report
+    one_seed = "One seed: the intervals are over test videos alone."
+    return [effects_section(by_labels, one_seed)] if by_labels else []
 
 
 def _cell(

@@ -18,7 +18,7 @@ has no scale: a head whose logits are twice as large has the same one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from pcmci.heads.scoring.bootstrap import Interval, interval, session_weights
 from pcmci.heads.scoring.predictions import Predictions
-from pcmci.heads.scoring.twins import Twins, find_twins
+from pcmci.heads.scoring.twins import CAUSE, Twins, find_twins, variable_of
 
 RESAMPLES = 1000
 KEPT = 0.1
@@ -199,14 +199,14 @@ def direct_effect(
 def twin_effects(
     runs: Sequence[Predictions],
     labels: str,
-    differs: Mapping[str, np.ndarray] | None = None,
+    same: Collection[str] = (),
     resamples: int = RESAMPLES,
 ) -> dict[str, Effect]:
     """Split of twins -> its effect, of runs (seeds) of one head on the same videos.
 
-    labels: `activity` or `steps`. differs: split -> [m] bool, see `Twins.rows`; a split that it
-    does not name counts all its twins. Empty where nothing has a twin. Raises ValueError for runs
-    that scored other videos.
+    labels: `activity` or `steps`. same: ids of twins in which nothing differs from their videos
+    after all, which do not count. Empty where nothing has a twin. Raises ValueError for runs that
+    scored other videos.
     """
     first = runs[0]
     if not all(np.array_equal(run.ids, first.ids) for run in runs):
@@ -219,13 +219,30 @@ def twin_effects(
             logits[:, twins.rows],
             logits[:, twins.twin_rows],
             truth[twins.rows],
-            (differs or {}).get(twins.split),
+            ~np.isin(first.ids[twins.twin_rows], list(same)),
             first.sessions[twins.rows],
             resamples,
         )
 
     found = find_twins(first.ids.tolist(), first.splits.tolist())
     return {split: effect(twins) for split, twins in found.items()}
+
+
+def effects_report(
+    effects: Mapping[str, Effect], resamples: int = RESAMPLES
+) -> dict[str, dict[str, Any]]:
+    """Split -> what is known of its effect, as metrics.json has it: `Effect.to_dict`, what
+    `differs`, and of a confounder its `ratio` to the cause, or in `no ratio` why there is none."""
+    cause = next((one for split, one in effects.items() if variable_of(split) == CAUSE), None)
+    report = {}
+    for split, effect in effects.items():
+        found = {"differs": variable_of(split), **effect.to_dict()}
+        if found["differs"] != CAUSE:
+            without = Ratio(None, "there are no causal twins (a split called cause)")
+            ratio = shortcut_ratio(effect, cause, resamples) if cause else without
+            found |= {"ratio": shown_interval(ratio.value), "no ratio": ratio.why}
+        report[split] = found
+    return report
 
 
 def effect_difference(
@@ -236,7 +253,8 @@ def effect_difference(
     Videos that count for both are compared. A control of one run is compared with each of the
     head's. Raises ValueError where the two are of other videos or seeds, or nothing is counted.
     """
-    return interval(_drawn_difference(head, control, resamples, seed, share), seed)
+    drawn = _drawn_difference(head, control, resamples, seed, share)
+    return _interval(drawn, resamples, seed)
 
 
 def shortcut_ratio(
@@ -304,7 +322,11 @@ def shown_interval(found: Interval | None) -> dict[str, float | None] | None:
 def _mean(
     values: np.ndarray, counted: np.ndarray, sessions: np.ndarray, resamples: int, seed: int
 ) -> Interval:
-    drawn = _means(values, counted, sessions, resamples, seed)
+    return _interval(_means(values, counted, sessions, resamples, seed), resamples, seed)
+
+
+def _interval(drawn: np.ndarray, resamples: int, seed: int) -> Interval:
+    """Without ends where nothing was drawn."""
     if not resamples:
         return Interval(float(drawn[:, 0].mean()), np.nan, np.nan)
     return interval(drawn, seed)
