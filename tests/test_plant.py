@@ -16,6 +16,8 @@ from pcmci.cache.upkeep.plant import Planting, plant
 from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import SpecMismatch, UsageError
 from pcmci.heads.ablation.ablate import ablate
+from pcmci.heads.scoring.leakage import leakage
+from pcmci.heads.training.representations import representations
 from pcmci.heads.training.run import load_run, train_heads
 from pcmci.heads.training.unchanged import unchanged_twins
 from pcmci.report.ablation import write_report
@@ -224,6 +226,27 @@ def test_a_head_that_never_sees_what_was_planted_has_no_effect_of_it(trained):
     assert rows["ich", "activity", "planted-wrong"]["cde"] > 0
     assert rows["ich", "activity", "planted-wrong"]["reference"]
     assert rows["none", "activity", "planted-wrong"]["difference"] < 0
+
+
+def test_a_probe_finds_what_was_planted_where_it_is_and_nowhere_else(trained):
+    run, _, _ = trained
+    with open_store(run.config["store"]["path"]) as store:
+        rows = store.rows("shift-planted", done=True)  # where it says nothing of the label
+        spec, of = store.spec.planted, {name: row for row, name in enumerate(store.ids)}
+        companion = [
+            drawing.draw(spec, of[store.ids[row].removesuffix("_shift-planted")],
+                         int(store.activity[row]), 3, 6, training=False)[1]
+            for row in rows
+        ]  # fmt: skip
+        found = representations(run.models()["activity"], store, rows)
+        with pytest.raises(UsageError, match="1 videos have no features: v8"):
+            representations(run.models()["activity"], store, np.array([8]))
+    assert set(found) == {"V", "V^P", "text after ich", "z"}
+    assert found["text after ich"].shape == (len(rows), 3, 16)
+    sure = {name: leakage(x, companion).accuracy for name, x in found.items()}
+    assert sure["V^P"] > 0.9
+    assert sure["text after ich"] > 0.7
+    assert sure["V"] < 0.7
 
 
 def test_a_run_keeps_its_effects_and_an_older_one_is_measured_again(trained, source, tmp_path):

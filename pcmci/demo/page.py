@@ -45,7 +45,8 @@ def demo_page(
         lead="Videos drawn from a causal model whose three confounders are known: a thing that "
         "comes with an activity (H), labels that are spoken of alike (I), and looks that go with "
         "an activity (C). The shifted splits show the test videos again with one of these links "
-        "broken, or all three, and all else the same.",
+        "broken, or all three, and all else the same; the split cause shows another activity, "
+        "and all else the same.",
         sections=[
             _pair(dataset, predictions),
             _scores(runs, against_none),
