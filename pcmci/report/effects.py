@@ -25,9 +25,10 @@ HOW_TO_READ = (
 )
 
 REMOVES = (
-    "removes: the CDE is below the reference's by all of the interval of their difference, and "
-    "at least 90 % of the effect of what is done is kept, by all of its. It says something of a "
-    "stage where the reference has the same information (--reference)."
+    "Δ: the difference to the reference. removes it: the CDE is below the reference's by all of "
+    "the interval of their difference, and at least 90 % of the effect of what is done is kept, by "
+    "all of its. It says something of a stage where the reference has the same information "
+    "(--reference)."
 )
 
 
@@ -56,7 +57,7 @@ def effects_section(by_labels: Mapping[str, Mapping[str, Report]], more: str = "
             cells: list[Cell] = []
             for split in splits:
                 first, *others = _lines(report.get(split))
-                cells.append(Noted(first, "; ".join(others)))
+                cells.append(Noted(first, "\n".join(others)))
             body.append([name, *cells])
         head = ["row", *(heading(rows, split) for split in splits)]
         lacking = "".join(f" {line[0].upper()}{line[1:]}." for line in no_ratio_lines(rows))
@@ -126,8 +127,8 @@ def _lines(found: Mapping[str, Any] | None) -> list[str]:
     if found.get("reference"):
         lines.append("reference")
     elif found.get("difference"):
-        verdict = {True: ", removes", False: "", None: ""}[found.get("removes")]
-        lines.append(f"difference {_shown(found['difference'], '+')}{verdict}")
+        lines.append(f"Δ {_shown(found['difference'], '+')}")
+        lines += ["removes it"] if found.get("removes") else []
     return lines
 
 

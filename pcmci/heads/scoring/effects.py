@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -336,10 +337,16 @@ def _means(
     values: np.ndarray, counted: np.ndarray, sessions: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
     """[S, 1 + R] as `Bootstrap.scores`; NaN for a draw without a video that counts."""
-    weights = session_weights(sessions, resamples, seed)[:, counted]
+    weights = _weights(tuple(sessions.tolist()), resamples, seed)[:, counted]
     total = weights.sum(1)
     sums = values[:, counted] @ weights.T
     return np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
+
+
+@lru_cache(maxsize=4)
+def _weights(sessions: tuple[str, ...], resamples: int, seed: int) -> np.ndarray:
+    """The same for every effect on the twins of a split: drawn once."""
+    return session_weights(np.array(sessions), resamples, seed)
 
 
 def _drawn(effect: Effect, resamples: int, seed: int) -> np.ndarray:
