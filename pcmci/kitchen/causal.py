@@ -460,7 +460,7 @@ def performed_otherwise(scene: Scene, knobs: Knobs, rng: np.random.Generator) ->
     """The causal twin of a scene: another activity, all else as it is. The tablet shows the same
     pictures in the same order, from the first again where there are more steps."""
     activity = pick([other for other in ACTIVITIES if other != scene.activity], rng)
-    steps = perform(activity, rng, scene.person.pace, knobs.detours)
+    steps = perform(activity, rng, scene.person.pace, knobs.detours, PARTNERS)
     pictures = tuple(scene.pictures[j % len(scene.pictures)] for j in range(len(steps)))
     return replace(scene, activity=activity, steps=steps, pictures=pictures)
 
