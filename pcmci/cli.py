@@ -20,6 +20,7 @@ from pcmci.commands.extract import extract
 from pcmci.commands.heads import heads
 from pcmci.commands.import_features import import_
 from pcmci.commands.kitchen import kitchen
+from pcmci.commands.plant import plant
 from pcmci.commands.predict import predict
 from pcmci.commands.report import report
 from pcmci.commands.runs import runs
@@ -49,6 +50,7 @@ for command in (
     kitchen,
     demo,
     doctor,
+    plant,
 ):
     app.command()(command)
 app.command("import")(import_)

@@ -21,14 +21,14 @@ def test_the_whole_way_on_a_small_world(done):
     out, found = done
     assert list(found.runs) == ["none", "ich,ici,ivc"]
     with open_store(out / "features" / "kitchen.zarr") as store:
-        assert store.counts[Status.DONE] == len(store) == 30 + 3 + 6 + 4 * 6
+        assert store.counts[Status.DONE] == len(store) == 30 + 3 + 6 + 5 * 6
         assert store.spec.vlm.weights == store.spec.video.weights == "own"
     for run in found.runs.values():
         assert run.metrics["shift-all"]["coverage"] == 1
         assert not run.reused
     for by_order in found.against_none.values():
         assert list(by_order) == ["ich,ici,ivc"]
-        assert set(by_order["ich,ici,ivc"]) == {"test", *SHIFTS}
+        assert set(by_order["ich,ici,ivc"]) == {"test", *SHIFTS, "cause"}
 
 
 def test_the_page_shows_what_the_runs_found(done):
@@ -38,6 +38,11 @@ def test_the_page_shows_what_the_runs_found(done):
     for run in found.runs.values():
         assert f"{100 * run.metrics['shift-h']['mAP']:.2f}" in page
         assert str(run.path) in page
+        effect = run.effects["activity"]["shift-c"]
+        assert f"{effect['cde']['value']:.2f}" in page
+        assert 0 < run.effects["activity"]["shift-h"]["videos"] <= 6
+        assert run.effects["activity"]["cause"]["videos"] == 6
+    assert "What each variable does to the answers" in page
     assert page.count("<svg") == 4
     assert page.count("data:image/png") >= 2
 

@@ -195,6 +195,32 @@ def test_without_confounders_the_twins_are_the_videos():
         assert drawn[shift] == drawn["test"]
 
 
+def test_a_causal_twin_shows_another_performance_and_all_else_as_it_was():
+    world = World(30, 1, 20, knobs=Knobs(), twins=(*SHIFTS, "cause"))
+    by_split = {}
+    for clip in world.clips():
+        by_split.setdefault(clip.split, []).append(clip.scene)
+    for one, twin in zip(by_split["test"], by_split["cause"], strict=True):
+        assert twin.activity != one.activity
+        assert twin.steps != one.steps
+        assert {step.action for step in twin.steps if step.done} <= vocabulary(twin.activity)
+        shared = min(len(one.pictures), len(twin.pictures))
+        assert twin.pictures[:shared] == one.pictures[:shared]
+        assert len(twin.pictures) == len(twin.steps)
+        changed = {"activity", "steps", "pictures"}
+        for field in dataclasses.fields(one):
+            assert field.name in changed or getattr(one, field.name) == getattr(twin, field.name)
+
+
+def test_causal_twins_leave_the_other_splits_as_they_are():
+    without, there = (
+        list(World(30, 1, 5, twins=(*SHIFTS, *["cause"] * cause)).clips())
+        for cause in (False, True)
+    )
+    assert [clip.scene for clip in without] == [clip.scene for clip in there[: len(without)]]
+    assert {clip.split for clip in there[len(without) :]} == {"cause"}
+
+
 def test_a_larger_world_begins_with_the_smaller():
     small = [(c.split, c.number, c.scene) for c in World(3, 2, 2).clips()]
     large = [(c.split, c.number, c.scene) for c in World(5, 2, 2).clips()]
@@ -342,7 +368,13 @@ def test_a_companion_is_not_covered():
 def written(tmp_path_factory):
     """A world of 3 + 1 + 2 videos and the twins of the last 2."""
     return write_world(
-        tmp_path_factory.mktemp("kitchen") / "world", 3, val=1, test=2, workers=1, progress=False
+        tmp_path_factory.mktemp("kitchen") / "world",
+        3,
+        val=1,
+        test=2,
+        twins=(*SHIFTS, "cause"),
+        workers=1,
+        progress=False,
     )
 
 
@@ -356,7 +388,7 @@ def contents(folder):
 
 def test_the_parser_reads_what_was_drawn(written):
     data = parse(written / "videos", written)
-    clips = list(World(3, 1, 2).clips())
+    clips = list(World(3, 1, 2, twins=(*SHIFTS, "cause")).clips())
     assert [video.split for video in data.videos] == [clip.split for clip in clips]
     assert data.activity.names == ACTIVITIES
     assert data.steps.names == tuple(ACTIONS)
@@ -371,12 +403,15 @@ def test_the_parser_reads_what_was_drawn(written):
         assert [s.start for s in video.segments] == [step.first / 10 for step in done]
         assert [s.end for s in video.segments] == [(step.last + 1) / 10 for step in done]
         assert video.group == scene.person.name
-        assert video.session == f"{scene.person.name}_{scene.activity}"
+        own = ACTIVITIES[clip.number % len(ACTIVITIES)]
+        assert video.session == f"{scene.person.name}_{own}"
 
 
 def test_a_file_shows_the_frames(written):
     data = parse(written / "videos", written)
-    for video, clip in list(zip(data.videos, World(3, 1, 2).clips(), strict=True))[:2]:
+    for video, clip in list(
+        zip(data.videos, World(3, 1, 2, twins=(*SHIFTS, "cause")).clips(), strict=True)
+    )[:2]:
         with av.open(str(video.path)) as container:
             stream = container.streams.video[0]
             assert stream.codec_context.name == "h264"
@@ -393,7 +428,7 @@ def test_a_file_shows_the_frames(written):
 def test_the_truth_says_what_was_drawn(written):
     with open(written / "truth.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    clips = list(World(3, 1, 2).clips())
+    clips = list(World(3, 1, 2, twins=(*SHIFTS, "cause")).clips())
     assert len(rows) == len(clips)
     for row, clip in zip(rows, clips, strict=True):
         scene = clip.scene
@@ -401,8 +436,8 @@ def test_the_truth_says_what_was_drawn(written):
         assert {look: row[look] for look in LOOKS} == dataclasses.asdict(scene.looks)
         pictures = tuple(part.split(":")[0] for part in row["pictures"].split(";"))
         assert pictures == scene.pictures
-        assert bool(row["twin_of"]) == (clip.split in SHIFTS)
-    assert {row["twin_of"] for row in rows if row["split"] in SHIFTS} == {
+        assert bool(row["twin_of"]) == (clip.split in (*SHIFTS, "cause"))
+    assert {row["twin_of"] for row in rows if row["twin_of"]} == {
         row["video"] for row in rows if row["split"] == "test"
     }
 
@@ -418,13 +453,13 @@ def test_an_interrupted_world_is_finished_to_the_same_bytes(written, tmp_path):
     (tmp_path / "world.unfinished.json").write_text(json.dumps(spec))
     with pytest.raises(UsageError, match="no kitchen world"):
         parse(tmp_path / "videos", tmp_path)
-    write_world(tmp_path, 3, val=1, test=2, workers=2, progress=False)
+    write_world(tmp_path, 3, val=1, test=2, twins=(*SHIFTS, "cause"), workers=2, progress=False)
     assert contents(tmp_path) == whole
 
 
 def test_a_finished_world_is_left_alone(written):
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
-    write_world(written, 3, val=1, test=2, workers=1, progress=False)
+    write_world(written, 3, val=1, test=2, twins=(*SHIFTS, "cause"), workers=1, progress=False)
     assert {path: path.stat().st_mtime_ns for path in written.rglob("*")} == before
 
 
@@ -432,7 +467,16 @@ def test_another_world_does_not_mix_in(written, tmp_path):
     with pytest.raises(UsageError, match="with seed 0, asked for 1"):
         write_world(written, 3, seed=1, val=1, test=2, workers=1, progress=False)
     with pytest.raises(UsageError, match=r"with knobs .*0\.9.*asked for .*0\.5"):
-        write_world(written, 3, val=1, test=2, knobs=Knobs(h=0.5), workers=1, progress=False)
+        write_world(
+            written,
+            3,
+            val=1,
+            test=2,
+            twins=(*SHIFTS, "cause"),
+            knobs=Knobs(h=0.5),
+            workers=1,
+            progress=False,
+        )
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UsageError, match="is not empty"):
         write_world(tmp_path, 3, workers=1, progress=False)

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from pcmci.cache.planted import Planted
 from pcmci.cache.replaced import FAIL
 from pcmci.cache.windows import UNIFORM
 from pcmci.errors import StoreError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """The newest that this program reads. A spec has the least one that can say what it says, so that
 older programs go on with every store that they understand."""
 
@@ -168,6 +169,8 @@ class StoreSpec:
     format_version: at least the one that its fields need.
     damaged: `fail`, or `frames`: in a damaged video, frames that cannot be decoded are replaced,
         and its reason says how many (`pcmci.cache.replaced`).
+    planted: a confounder that was added to the features on purpose; None in a store that is as it
+        was extracted or imported.
     """
 
     dataset: str
@@ -181,6 +184,7 @@ class StoreSpec:
     videos_sha256: str
     format_version: int = 1
     damaged: str = since(2, FAIL)
+    planted: Planted | None = since(3, None)  # noqa: RUF009  # frozen, as the others are
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "format_version", max(self.format_version, _needed(self)))
@@ -234,6 +238,7 @@ class StoreSpec:
                     "sampling": Sampling(**raw["sampling"]),
                     "vlm": _encoder(raw["vlm"]),
                     "video": _encoder(raw["video"]),
+                    "planted": Planted(**raw["planted"]) if raw.get("planted") else None,
                 }
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -334,6 +334,7 @@ class Store:
         return {
             "path": str(self.path),
             "data set": spec.dataset,
+            **({"planted": spec.planted.words} if spec.planted else {}),
             "videos": len(self),
             "status": {status.name.lower(): count for status, count in self.counts.items()},
             "splits": {

@@ -159,6 +159,7 @@ def ablate(
         found = ablator.run(taus, results, resamples, command, costs)
     workers_did = {name: one for each in trainers or () for name, one in each.workers.items()}
     from pcmci.report.ablation import write_report
+    from pcmci.report.effects import HOW_TO_READ, REMOVES, effects_table, of_rows
     from pcmci.report.table import ablation_table, no_interval_line, show, undefined_line
 
     page = write_report(found.path)
@@ -167,6 +168,7 @@ def ablate(
             {
                 "results": str(found.path), "page": str(page), "done": found.done,
                 "trained": found.trained, "failed": found.failures, "summary": found.summary,
+                **({"effects": found.effects} if found.effects else {}),
                 "workers": {name: dataclasses.asdict(one) for name, one in workers_did.items()},
             }
         )  # fmt: skip
@@ -181,6 +183,10 @@ def ablate(
                 print(line)
         if line := no_interval_line(found.summary, "test"):
             print(line)
+        by_labels = of_rows(found.effects)
+        show(*(effects_table(rows, labels) for labels, rows in by_labels.items()))
+        if by_labels:
+            print(f"{HOW_TO_READ}\n{REMOVES}")
         total = sum(row.get("bytes") or 0 for row in found.rows)
         there = found.done - found.trained
         print(

@@ -71,6 +71,7 @@ def demo(
         "Under a score: its difference to no stage with the 95 % interval over test videos; with "
         "one seed it ranks no orders.\n"
         "In the splits shift-… one link between a confounder and the activity is broken, or all "
-        f"three.\nThe study with all orders: docs/evidence.md\npage: {found.page}\n"
+        "three; in cause another activity is done, and what comes with it is still the old one's.\n"
+        f"The study with all orders: docs/evidence.md\npage: {found.page}\n"
         f"{between}next: {next_command(out, epochs, sys.argv[0])}"
     )

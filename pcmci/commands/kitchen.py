@@ -63,7 +63,7 @@ def kitchen(
         str,
         typer.Option(
             help="Splits with the test's videos and something changed: of "
-            f"{USUAL},wrong-h,wrong-i,wrong-c, or none."
+            f"{USUAL},wrong-h,wrong-i,wrong-c,cause, or none."
         ),
     ] = USUAL,
     workers: Annotated[

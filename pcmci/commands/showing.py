@@ -64,6 +64,8 @@ def say_coverage(store: Any, named: bool = False) -> None:
             "where they are to be scored they count as wrong",
             file=sys.stderr,
         )
+    if planted := store.spec.planted:
+        print((f"{store.path}: " if named else "") + planted.words, file=sys.stderr)
     activity = store.spec.activity
     if activity is not None and len(activity) == 1:
         print(

@@ -73,12 +73,12 @@ def train_heads(
             store, order, head=head, labels=asked, out=out, device=device, precision=precision,
             memory=bytes_, overwrite=overwrite, progress=not as_json, **settings,
         )  # fmt: skip
+        effects = run.effects_on(store)
     if as_json:
-        print_json(
-            {"run": str(run.path), "bytes": run.bytes, "reused": run.reused, **_run_facts(run)}
-        )
+        facts = {"run": str(run.path), "bytes": run.bytes, "reused": run.reused}
+        print_json({**facts, **_run_facts(run), **({"effects": effects} if effects else {})})
     else:
-        _show_run(run)
+        _show_run(run, effects)
 
 
 def _run_facts(run: Any) -> dict[str, Any]:
@@ -94,7 +94,8 @@ def _run_facts(run: Any) -> dict[str, Any]:
     return {"scores": run.metrics, "undefined": reasons, "heads": heads}
 
 
-def _show_run(run: Any) -> None:
+def _show_run(run: Any, effects: dict[str, Any]) -> None:
+    from pcmci.report.effects import HOW_TO_READ, effects_table
     from pcmci.report.encoders import spec_notes
     from pcmci.report.table import heads_table, score_table, show
     from pcmci.report.voices import voices_table
@@ -108,4 +109,8 @@ def _show_run(run: Any) -> None:
     for labels, facts in run.heads.items():
         if "voices" in facts:
             show(voices_table(labels, facts, run.metrics))
+    for labels, report in effects.items():
+        show(effects_table({run.described: report}, labels))
+    if effects:
+        print(HOW_TO_READ)
     print(f"{'already there: ' if run.reused else ''}{run.path} ({size(run.bytes)})")

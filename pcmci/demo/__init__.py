@@ -18,7 +18,7 @@ from pcmci.extract.pipeline import extract
 from pcmci.heads.ablation.ablate import Ablator
 from pcmci.heads.scoring.bootstrap import Interval, differences
 from pcmci.heads.training.run import Run
-from pcmci.kitchen import training_videos, write_world
+from pcmci.kitchen import SHIFTS, training_videos, write_world
 
 ENDS: tuple[tuple[str, ...], ...] = ((), ("ich", "ici", "ivc"))
 """No stage and all three: a run a core, and a page soon."""
@@ -61,7 +61,12 @@ def demo(
     if videos is None:
         videos = training_videos(out / "kitchen") or VIDEOS
     world = write_world(
-        out / "kitchen", videos, val=max(1, videos // 10), test=videos // 5, progress=progress
+        out / "kitchen",
+        videos,
+        val=max(1, videos // 10),
+        test=videos // 5,
+        twins=(*SHIFTS, "cause"),
+        progress=progress,
     )
     dataset = load_dataset("kitchen", world / "videos", world)
     store_path = out / "features" / "kitchen.zarr"

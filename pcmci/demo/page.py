@@ -18,6 +18,7 @@ from pcmci.heads.scoring.predictions import Predictions
 from pcmci.heads.scoring.scores import score, sigmoid
 from pcmci.heads.training.run import Run
 from pcmci.report import figures
+from pcmci.report.effects import Report, effects_section
 from pcmci.report.page import Figure, Noted, Page, Section, Strip, Table
 from pcmci.report.table import percent, signed
 
@@ -44,10 +45,12 @@ def demo_page(
         lead="Videos drawn from a causal model whose three confounders are known: a thing that "
         "comes with an activity (H), labels that are spoken of alike (I), and looks that go with "
         "an activity (C). The shifted splits show the test videos again with one of these links "
-        "broken, or all three, and all else the same.",
+        "broken, or all three, and all else the same; the split cause shows another activity, "
+        "and all else the same.",
         sections=[
             _pair(dataset, predictions),
             _scores(runs, against_none),
+            *_effects(runs, store),
             _densities(predictions),
             _training(runs),
         ],
@@ -136,6 +139,16 @@ def _scores(runs: Mapping[str, Run], against_none: Differences) -> Section:
             *tables,
         ],
     )
+
+
+def _effects(runs: Mapping[str, Run], store: Store) -> list[Section]:
+    """How far each order goes by each confounder, and by what is done."""
+    by_labels: dict[str, dict[str, Report]] = {}
+    for order, run in runs.items():
+        for labels, report in run.effects_on(store).items():
+            by_labels.setdefault(labels, {})[order] = report
+    one_seed = "One seed: the intervals are over test videos alone."
+    return [effects_section(by_labels, one_seed)] if by_labels else []
 
 
 def _cell(

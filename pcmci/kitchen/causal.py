@@ -42,6 +42,13 @@ same draw. A video and its shifted twins are thus factual and counterfactual: th
 variable alone, and only where the link had held. With all knobs at 0 the twins are the videos
 themselves.
 
+`cause` is the other half, the *causal twins*: the same P, K, M, N, H, C and the same pictures one
+after another on the tablet, and
+
+    A' := another activity than A,    G := perform(A', U_A'),    Y := A', the actions done in G
+
+so that what a head's answer changes by is the effect of what is done.
+
 `wrong-h`, `wrong-i` and `wrong-c` are the test videos in which every video has what goes with the
 partner of its activity: the partner's companion, what the tablet would show of its steps, its four
 looks. Where a shift takes the custom's help away, these make it speak for another answer.
@@ -150,7 +157,10 @@ SHIFTS = {"shift-h": "h", "shift-i": "i", "shift-c": "c", "shift-all": "hic"}
 WRONG = {"wrong-h": "h", "wrong-i": "i", "wrong-c": "c"}
 """Split to the variable that is the partner activity's in it."""
 
-TWINS = (*SHIFTS, *WRONG)
+CAUSE = "cause"
+"""The split of the causal twins."""
+
+TWINS = (*SHIFTS, *WRONG, CAUSE)
 """The splits whose videos are those of the test with something changed."""
 
 ARROWS = ("label", "cause")
@@ -444,6 +454,15 @@ def _tremor(frames: int, noise: float, rng: np.random.Generator) -> tuple[tuple[
     return tuple(
         (reach * (2 * rng.random() - 1), reach * (2 * rng.random() - 1)) for _ in range(frames)
     )
+
+
+def performed_otherwise(scene: Scene, knobs: Knobs, rng: np.random.Generator) -> Scene:
+    """The causal twin of a scene: another activity, all else as it is. The tablet shows the same
+    pictures in the same order, from the first again where there are more steps."""
+    activity = pick([other for other in ACTIVITIES if other != scene.activity], rng)
+    steps = perform(activity, rng, scene.person.pace, knobs.detours, PARTNERS)
+    pictures = tuple(scene.pictures[j % len(scene.pictures)] for j in range(len(steps)))
+    return replace(scene, activity=activity, steps=steps, pictures=pictures)
 
 
 def draw_person(seed: int, split: str, number: int) -> Person:

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from pcmci.errors import PcmciError, UsageError
 from pcmci.kitchen.actions import ACTIONS
 from pcmci.kitchen.causal import (
+    CAUSE,
     LINKS,
     SHIFTS,
     TWINS,
@@ -38,10 +39,11 @@ from pcmci.kitchen.causal import (
     Scene,
     draw_scene,
     misled,
+    performed_otherwise,
     stream,
 )
 from pcmci.kitchen.film import SIZE, Film
-from pcmci.kitchen.grammar import ACTIVITY_TEXTS, FPS
+from pcmci.kitchen.grammar import ACTIVITIES, ACTIVITY_TEXTS, FPS
 
 ACTIVITY_TEMPLATE = "a person making {}"
 STEP_TEMPLATE = "a person doing: {}"
@@ -129,6 +131,8 @@ class Clip:
         scene = draw_scene(seed, self.source, self.number, knobs)
         if link := WRONG.get(self.split):
             return misled(scene, link, stream(seed, "test", self.number, self.split))
+        if self.split == CAUSE:
+            return performed_otherwise(scene, knobs, stream(seed, "test", self.number, CAUSE))
         return scene
 
     @property
@@ -261,7 +265,13 @@ def _film_family(family: list[tuple[Path, Scene]]) -> int:
 
 
 def _video_id(clip: Clip, scene: Scene) -> str:
-    return name_of(scene) + (f"_{clip.split}" if clip.is_twin else "")
+    return f"{_twin_of(clip, scene)}_{clip.split}" if clip.is_twin else name_of(scene)
+
+
+def _twin_of(clip: Clip, scene: Scene) -> str:
+    """The id of the test video; a causal twin shows another activity than that of its name."""
+    own = ACTIVITIES[clip.number % len(ACTIVITIES)]
+    return name_of(dataclasses.replace(scene, activity=own))
 
 
 def _annotation(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
@@ -289,7 +299,7 @@ def _truth(video: str, clip: Clip, scene: Scene) -> dict[str, str | int]:
     return {
         "video": video,
         "split": clip.split,
-        "twin_of": name_of(scene) if clip.is_twin else "",
+        "twin_of": _twin_of(clip, scene) if clip.is_twin else "",
         "companion": scene.companion or "",
         "pictures": ";".join(
             f"{picture}:{step.first}-{step.last}"

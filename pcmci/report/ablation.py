@@ -15,7 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from pcmci.report import figures, glyphs
-from pcmci.report.encoders import row_notes
+from pcmci.report.effects import REMOVES, effects_section, of_rows
+from pcmci.report.encoders import planted_note, row_notes
 from pcmci.report.few_parameters import few_parameters
 from pcmci.report.literature import LITERATURE
 from pcmci.report.page import Cell, Figure, Hover, Link, Noted, Page, Section, Table
@@ -64,9 +65,11 @@ def ablation_page(rows: Rows, figures_folder: Path | None = None) -> Page:
     gallery = _Gallery(figures_folder)
     facts = rows.facts
     seeds = facts["seeds"]
+    planted = [one["planted"] for one in rows.stores.values() if one.get("planted")]
     return Page(
         title=f"Ablation of stages on {facts['dataset']}",
-        lead=f"{len(rows.variants)} models, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
+        lead="".join(f"{planted_note(one)}. " for one in planted)
+        + f"{len(rows.variants)} models, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
         f"{facts['done']} of {facts['runs']} runs. Stages: ICH (co-occurrence hallucination), ICI "
         "(codependency illusion), IVC (visual confounders); an order says which come, and when.",
         sections=[
@@ -77,6 +80,7 @@ def ablation_page(rows: Rows, figures_folder: Path | None = None) -> Page:
                 _literature(rows),
                 *_splits(rows),
                 voices_section(rows, gallery.show, _seen(rows.summary)),
+                _effects(rows),
                 few_parameters(rows.tables["results"], rows.summary, rows.facts, _main_split(rows)),
                 _densities(rows, gallery),
                 _coprediction(rows, gallery),
@@ -317,6 +321,12 @@ def _splits(rows: Rows) -> list[Section]:
             body.append([variant, *cells])
         tables.append(Table(["row", *splits], body, f"{score} in percent.{seen}"))
     return [Section("Every split", [], tables)]
+
+
+def _effects(rows: Rows) -> Section | None:
+    """Where stores have twins."""
+    by_labels = of_rows(rows.tables.get("effects", []))
+    return effects_section(by_labels, REMOVES) if by_labels else None
 
 
 def _densities(rows: Rows, gallery: _Gallery) -> Section | None:

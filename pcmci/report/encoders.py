@@ -36,8 +36,19 @@ def encoders_table(cards: Iterable[Mapping[str, Any]], kind: str) -> Table:
 
 def spec_notes(spec: Mapping[str, Any]) -> list[str]:
     """`video encoder trained on COIN's labels`: one for each encoder of a store whose weights saw a
-    benchmark's labels, none for others. spec: of the store, as JSON."""
-    return [note(kind, name) for kind in ENCODERS for name in spec[kind].get("labels_seen", ())]
+    benchmark's labels, and one where a confounder was planted; none for others. spec: of the
+    store, as JSON."""
+    notes = [note(kind, name) for kind in ENCODERS for name in spec[kind].get("labels_seen", ())]
+    return [*notes, *([planted_note(spec["planted"])] if spec.get("planted") else [])]
+
+
+def planted_note(planted: Mapping[str, Any]) -> str:
+    """What must be said of features in which a confounder was planted."""
+    return (
+        f"PLANTED: a known confounder was added to {planted['array']} "
+        f"({planted['frames']} frames a video, strength {planted['strength']:g} in training, "
+        f"{planted['test_strength']:g} in the test); no score of the data set itself"
+    )
 
 
 def row_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -64,7 +64,7 @@ def parse(videos: Place | VideoTree, annotations: Place, follow_links: bool = Fa
                     activity=row["activity"],
                     steps=tuple(name for name in steps.names if name in done),
                     segments=segments,
-                    session=f"{row['person']}_{row['activity']}",
+                    session=_session(row),
                     group=row["person"],
                 )
             )
@@ -73,6 +73,15 @@ def parse(videos: Place | VideoTree, annotations: Place, follow_links: bool = Fa
     knobs = ", ".join(f"{name} {value}" for name, value in world["knobs"].items())
     notes = (*tree.notes, f"seed {world['seed']}, confounders {knobs}")
     return Dataset("kitchen", tuple(found), activity, steps, notes)
+
+
+def _session(row: dict[str, str]) -> str:
+    """Causal twins belong to the performance whose twins they are, though they show another."""
+    ending = "_cause"
+    if row["split"] != "cause" or not row["video"].endswith(ending):
+        return f"{row['person']}_{row['activity']}"
+    own = row["video"].removesuffix(ending).split("_", 2)[-1]
+    return f"{row['person']}_{own}"
 
 
 def _world(path: Place) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from pcmci.heads.config import STAGES, parse_labels, parse_order
 from pcmci.heads.scoring.metrics import TAU
 from pcmci.heads.training.recipe import commit, file_name
 from pcmci.heads.training.run import check_labels, check_name, check_text
+from pcmci.heads.training.unchanged import unchanged_twins
 from pcmci.saying import sayer
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Ablation:
     def rows(self) -> list[dict[str, Any]]:
         """One a run: order, seed, settings, scores, counts, seconds, commit, fingerprint."""
         return self.results.tables["results"]
+
+    @property
+    def effects(self) -> list[dict[str, Any]]:
+        """One a variant, label set and split of twins; empty where no store has twins."""
+        return self.results.tables.get("effects", [])
 
     @property
     def summary(self) -> list[dict[str, Any]]:
@@ -157,6 +163,7 @@ class Ablator:
         found = collect(
             self.sweep, outcomes, taus,
             resamples=resamples, progress=self.progress, dataset=self.parts[0].store.spec.dataset,
+            same={part.name: unchanged_twins(part.store) for part in self.parts},
         )  # fmt: skip
         folder = Path(results) / f"{file_name(self.parts[0].store)}_{self.key[:8]}"
         trained = {o.trial.recipe for o in outcomes if o.run and not o.run.reused}

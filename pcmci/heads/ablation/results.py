@@ -1,6 +1,7 @@
 """What a sweep found, as tables of plain rows: all that a report needs.
 
-`results`: a row a run. `summary`: a row a variant, score and split, over seeds. And of the chosen
+`results`: a row a run. `summary`: a row a variant, score and split, over seeds. `effects`: likewise
+a row a variant, label set and split of twins, where there are such. And of the chosen
 runs, on the test split: `densities` (ODD over tau), `classes` (average precision), `pairs`
 (implausible ones), `reliability`, `epochs` (training losses), `voices` and `disagreements` (of
 heads that have several opinions; on every split). The co-prediction matrices are arrays.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from pcmci.heads.ablation.details import details
+from pcmci.heads.ablation.effects import effects
 from pcmci.heads.ablation.outcomes import Outcome, Row, by_seed, choose
 from pcmci.heads.ablation.run_rows import run_row
 from pcmci.heads.ablation.summary import summary
@@ -59,9 +61,11 @@ def collect(
     resamples: int,
     progress: bool,
     dataset: str,
+    same: Mapping[str, Collection[str]] | None = None,
 ) -> Results:
     """Rows of everything. outcomes: one a trial, in the sweep's order. resamples: of the bootstrap
-    of differences. dataset: its name, which says what the paper reports."""
+    of differences. dataset: its name, which says what the paper reports. same: of each store the
+    twins in which nothing differs, see `effects`."""
     scores = {id(outcome): _scores(outcome, taus) for outcome in outcomes}
     chosen = {labels: choose(sweep, outcomes, labels) for labels in sweep.labels}
     kept = {
@@ -77,6 +81,7 @@ def collect(
             run_row(outcome, scores[id(outcome)], chosen, sweep.labels) for outcome in outcomes
         ],
         "summary": list(summary(sweep, kept, chosen, scores, resamples, progress, dataset)),
+        "effects": list(effects(sweep, kept, same or {}, resamples)),
         **more,
     }
     return Results({name: rows for name, rows in tables.items() if rows}, matrices)

@@ -85,6 +85,8 @@ def store_facts(store: Store) -> dict[str, Any]:
         "frames": spec.sampling.frames,
         "libraries": spec.libraries,
     }
+    if spec.planted:
+        facts["planted"] = spec.planted
     if spec.damaged != FAIL:
         damaged = [store.splits[row] for row in np.flatnonzero(store.replaced).tolist()]
         facts["replaced"] = {split: damaged.count(split) for split in splits}

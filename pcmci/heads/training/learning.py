@@ -28,10 +28,12 @@ from pcmci.heads.head import Head
 from pcmci.heads.method.mediator import MEDIATOR
 from pcmci.heads.method.transport import MARGINAL_ERROR
 from pcmci.heads.scoring.disagreement import disagreement, voices_report
+from pcmci.heads.scoring.effects import effects_report, twin_effects
 from pcmci.heads.scoring.metrics import coprediction
 from pcmci.heads.scoring.predictions import LabelPredictions, Predictions
 from pcmci.heads.scoring.purity import purity
 from pcmci.heads.scoring.scores import HEADLINE, score, score_split, sigmoid, softmax
+from pcmci.heads.scoring.twins import find_twins
 from pcmci.heads.training.features import Features, open_features
 from pcmci.heads.training.fit import (
     KEPT,
@@ -46,6 +48,7 @@ from pcmci.heads.training.fit import (
 from pcmci.heads.training.frozen import frozen_weights
 from pcmci.heads.training.recipe import Recipe
 from pcmci.heads.training.splits import training_splits
+from pcmci.heads.training.unchanged import unchanged_twins
 from pcmci.plain import plain_json
 
 OnEpoch = Callable[[str, int, list[float]], None]
@@ -136,7 +139,9 @@ class Learner:
 
     def _write(self, folder: Path, recipe: Recipe, found: _Found) -> None:
         predictions = self._predictions(found.predictions)
-        metrics = {"scores": score(predictions), "heads": found.heads}
+        metrics: dict[str, Any] = {"scores": score(predictions), "heads": found.heads}
+        if effects := run_effects(self.store, predictions):
+            metrics["effects"] = effects
         record = recipe.record(self.store, self.device, stack=len(self.recipes))
         try:
             save_file(found.tensors, folder / "model.safetensors")
@@ -385,6 +390,17 @@ class Learner:
             "loss": history.loss,
             "looks": {str(epoch): seen for epoch, seen in history.looks.items()},
         }
+
+
+def run_effects(store: Store, predictions: Predictions) -> dict[str, dict[str, dict[str, Any]]]:
+    """Label set -> split of twins -> `effects_report` of one run; empty without twins."""
+    if not find_twins(predictions.ids.tolist(), predictions.splits.tolist()):
+        return {}
+    same = unchanged_twins(store)
+    return {
+        labels: effects_report(twin_effects([predictions], labels, same))
+        for labels in predictions.labels
+    }
 
 
 def _chosen_by(history: History) -> str:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from pcmci.heads.scoring.scores import Scores, sigmoid, softmax
 from pcmci.heads.training.fit import DivergedError, build_model
 from pcmci.heads.training.folders import RUN_FORMAT, folder_bytes
 from pcmci.heads.training.held import held
-from pcmci.heads.training.learning import Learner, OnEpoch
+from pcmci.heads.training.learning import Learner, OnEpoch, run_effects
 from pcmci.heads.training.recipe import Recipe, model_config
 from pcmci.plain import is_utf8
 from pcmci.stopping import Stop, StoppedError, stop_signals
@@ -70,6 +70,8 @@ class Run:
 
     metrics: split -> scores, see `pcmci.heads.scoring.scores.score`. heads: label set -> what is
     known of its training. config: what config.json says. reused: whether it was there already.
+    effects: label set -> split of twins -> `effects_report`; empty where there are no twins, and in
+    a run of before they were measured, see `effects_on`.
     """
 
     path: Path
@@ -77,6 +79,12 @@ class Run:
     metrics: dict[str, Scores]
     heads: dict[str, dict[str, Any]]
     reused: bool = False
+    effects: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def effects_on(self, store: Store) -> dict[str, dict[str, dict[str, Any]]]:
+        """`effects`, measured now where the run was made before they were. store: that it was
+        trained on."""
+        return self.effects or run_effects(store, self.predictions)
 
     @property
     def spec(self) -> StoreSpec:
@@ -364,7 +372,9 @@ def load_run(path: str | Path) -> Run:
         metrics = json.loads((path / "metrics.json").read_text())
         if config["format"] > RUN_FORMAT:
             raise PcmciError(f"{path}: run format {config['format']} is newer: upgrade pcmci")
-        return Run(path, config, metrics["scores"], metrics["heads"])
+        return Run(
+            path, config, metrics["scores"], metrics["heads"], effects=metrics.get("effects", {})
+        )
     except (OSError, ValueError, KeyError) as error:
         raise PcmciError(f"{path}: the run cannot be read: {error}") from error
 
