@@ -903,7 +903,9 @@ class StoreContract:
         chunks.write("spec", 0, np.frombuffer(newer, np.uint8))
         chunks.sync()
         chunks.close()
-        with pytest.raises(StoreError, match=r"tiny.*format 3, this program reads up to 2"):
+        newest = FORMAT_VERSION
+        said = f"tiny.*format {newest + 1}, this program reads up to {newest}"
+        with pytest.raises(StoreError, match=said):
             open_store(path)
 
     def test_a_spec_that_says_otherwise(self, path):

@@ -34,6 +34,7 @@ TYPED = {
     ("explain",): [["runs/coin", "film.mp4"]],
     ("runs",): [[], ["sweeps"]],
     ("predict",): [["runs/coin", "film.mp4"]],
+    ("plant",): [[STORE, "planted.zarr"]],
     ("store", "info"): [[STORE]],
     ("store", "verify"): [[STORE]],
     ("store", "failures"): [[STORE]],

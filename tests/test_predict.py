@@ -56,7 +56,7 @@ def test_experts_are_asked_one_by_one(pcmci, trained, tiny_videos):
     made = pcmci("train-heads", "--head", "experts", "--experts-of", "v,p", *QUICK)
     assert made.code == 0, made.err
     assert "disagreement" in made.out
-    run = made.out.split()[-1]
+    run = made.out.splitlines()[-1].rpartition(" (")[0].split()[-1]  # its size is in brackets
     answer = pcmci("predict", run, film, "--json")
     assert answer.code == 0, answer.err
     for labels in ("activity", "steps"):
