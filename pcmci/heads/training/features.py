@@ -77,7 +77,7 @@ def open_features(
     """
     arrays: dict[str, _Source] = {name: _StoreArray(store, name) for name in wanted}
     if weights is not None:
-        arrays[WEIGHTS] = _MemoryArray(weights)
+        arrays[WEIGHTS] = MemoryArray(weights)
     needed = sum(len(rows) * array.row_bytes for array in arrays.values())
     budget = memory if memory is not None else _spare_memory(device)
     if needed <= budget:
@@ -250,7 +250,9 @@ class _StoreArray:
         return self._store.read(self._name, rows)
 
 
-class _MemoryArray:
+class MemoryArray:
+    """Features that lie in memory already. array: [n, views, ...]."""
+
     def __init__(self, array: np.ndarray) -> None:
         self._array = array
         self.views = array.shape[1]

@@ -1,0 +1,87 @@
+"""The runs of the study: one head in one cell each, kept as they come, so that it goes on later."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from evidence.cells import CELLS, Cell
+from evidence.world import SPLITS, make_world
+
+Job = tuple[str, str]
+"""A cell and a head."""
+
+
+def jobs(cells: Sequence[str], heads: Sequence[str] | None = None) -> list[Job]:
+    """In the order in which they are worth most: what costs most comes last."""
+    found = [
+        (cell, head)
+        for cell in cells
+        for head in CELLS[cell].heads
+        if heads is None or head in heads
+    ]
+    return sorted(found, key=lambda job: job[1].startswith("experts"))
+
+
+def path_of(out: Path, job: Job, budget: object) -> Path:
+    """Where a run is kept: named by everything that decides it but the code."""
+    cell = job[0]
+    name = f"{CELLS[cell].knobs}{CELLS[cell].labels}{job}{astuple(budget)}"  # type: ignore[call-overload]
+    return out / f"{zlib.crc32(name.encode()):08x}.npz"
+
+
+def world_seed(cell: Cell) -> int:
+    """Another world for every cell, that a pattern over cells is of no one draw of videos."""
+    return zlib.crc32(cell.name.encode())
+
+
+def run_job(out: Path, job: Job, budget: object) -> Path:
+    """Train, and keep what was said. Whole or not at all."""
+    from evidence.heads import HEADS
+    from evidence.training import Prepared, train
+
+    cell, head = job
+    path = path_of(out, job, budget)
+    began = os.times()
+    prepared = Prepared(make_world(CELLS[cell].knobs, world_seed(CELLS[cell])), CELLS[cell].labels)
+    trained = train(prepared, HEADS[head], budget)
+    ended = os.times()
+    arrays = {f"logits/{split}": trained.logits[split] for split in SPLITS}
+    arrays |= {f"oracle/{split}": trained.oracle[split] for split in SPLITS}
+    partial = path.with_suffix(".partial.npz")
+    np.savez(
+        partial, **arrays, epochs=trained.epochs, oracle_epochs=trained.oracle_epochs,
+        parameters=trained.parameters, seconds=sum(ended[:2]) - sum(began[:2]),
+    )  # fmt: skip
+    partial.replace(path)
+    return path
+
+
+def _begin() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def run_all(out: Path, wanted: Sequence[Job], budget: object, processes: int) -> None:
+    """Those that are not there yet, with a bar."""
+    out.mkdir(parents=True, exist_ok=True)
+    missing = [job for job in wanted if not path_of(out, job, budget).exists()]
+    bar = tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="runs", unit="run")
+    context = multiprocessing.get_context("spawn")
+    with bar, ProcessPoolExecutor(processes, mp_context=context, initializer=_begin) as workers:
+        try:
+            running = [workers.submit(run_job, out, job, budget) for job in missing]
+            for done in as_completed(running):
+                done.result()
+                bar.update()
+        finally:
+            workers.shutdown(cancel_futures=True)
