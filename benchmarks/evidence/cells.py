@@ -1,4 +1,4 @@
-"""Which worlds are asked, and which heads in each: the grid, most telling cells first."""
+"""Which worlds are asked, and which heads in each: the grid of the study."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SHARES = (1 / 16, 1 / 4, 1 / 2, 1.0)
 STRENGTHS = (0.0, 0.5, 0.9)
 ALL_ORDERS = tuple(order_name(order) for order in ORDERS)
 
-OF_H = (
-    BOTH, "ich", UNIFORM, "ich, contrast", "both, centred", "both, swap",
-    "ich, similarity at half the temperature",
-)  # fmt: skip
+OF_H = (BOTH, "ich", UNIFORM, "ich, contrast", "both, centred", "both, swap")
 OF_C = (NONE, "ivc", "ivc, cross, K = 0", "ivc, cross", "none, centred", "none, swap")
 OF_I = (NONE, "ici", BOTH, "ich,ici")
+UNTIED = {"h": (BOTH, "ich", "both, swap"), "c": (NONE, "ivc", "none, swap"), "i": (NONE, "ici")}
+"""Where nothing ties confounder and label, and there is nothing to learn of it."""
+SIMILARITY = "ich, similarity at half the temperature"
 EXPERTS = ("experts", "experts, swap")
 
 
@@ -41,20 +41,22 @@ class Cell:
 
 def _grid() -> list[Cell]:
     found = []
-    for eta in (0.9, 0.5, 0.0):  # the telling ones first: a study may be cut short
+    for eta in (0.9, 0.5, 0.0):
         for share in (1 / 4, 1.0, 1 / 16, 1 / 2):
-            if share in (1 / 4, 1.0) or eta:
+            telling = share in (1 / 4, 1.0)
+            more = EXPERTS if eta == 0.9 and telling else ()
+            if eta or telling:
                 for pre in (0.0, 1.0):
                     knobs = Knobs("h", share=share, eta_train=eta, eta_pre=pre)
-                    more = EXPERTS if eta == 0.9 and share in (1 / 4, 1.0) else ()
-                    found.append(Cell(knobs, OF_H + more))
-                more = (BOTH, *EXPERTS) if eta == 0.9 and share in (1 / 4, 1.0) else ()
+                    with_similarity = (SIMILARITY,) if more else ()
+                    heads = (*OF_H, *with_similarity, *more) if eta else UNTIED["h"]
+                    found.append(Cell(knobs, heads))
                 knobs = Knobs("c", share=share, eta_train=eta, eta_pre=0.0)
-                found.append(Cell(knobs, OF_C + more))
-            if share in (1 / 4, 1.0):
-                more = EXPERTS if eta == 0.9 else ()
+                heads = (*OF_C, *((BOTH, *more) if more else ())) if eta else UNTIED["c"]
+                found.append(Cell(knobs, heads))
+            if telling:
                 knobs = Knobs("i", share=share, eta_train=eta, eta_pre=1.0)
-                found.append(Cell(knobs, OF_I + more))
+                found.append(Cell(knobs, (*OF_I, *more) if eta else UNTIED["i"]))
     return found
 
 
