@@ -184,7 +184,7 @@ def removals_table(book: Book) -> Table:
             mean(book.seeds(r.cell, r.head, "Acc shift")),
         ]
         for r in book.differences()
-        if r.removes and r.labels == "activity"
+        if r.removes and r.labels == "activity" and r.head != BOTH
     ]  # fmt: skip
     return Table(
         ["cell", "head", "less", "CDE of the control", "CDE", "difference", "difference of what is "
@@ -232,7 +232,7 @@ def sections(book: Book, *, draw: bool = True) -> list[Section]:
     """Everything that the rows say. draw: its figures too."""
     right, wrong, unknown = removal_counts(book)
     return [
-        Section("Which head for which data", findings.advice(book), []),
+        Section("Which head for which data", findings.advice(book), [findings.advice_table(book)]),
         Section("What was found", findings.found(book), [removals_table(book)]),
         *(
             Section(
