@@ -278,3 +278,28 @@ def test_the_page_says_what_the_rows_say():
     for section in page(rows, about, draw=False).sections:
         for words in section.words:
             assert str(Markup.escape(words)) in html
+
+
+def test_what_the_page_claims_holds_in_the_rows():
+    """Its sentences are ours, and only their numbers are looked up."""
+    book = Book(committed()[0])
+    pairs = {"ici": ("i", "none"), "ivc": ("c", "none"), "ivc, cross": ("c", "none")}
+    for head, (confounder, control) in pairs.items():
+        rows = [
+            row
+            for row in book.differences()
+            if (row.head, row.control, row.confounder) == (head, control, confounder)
+            and row.labels == "activity"
+        ]
+        assert rows
+        assert not any(row.removes for row in rows)  # findings 4 and 5
+        if confounder == "c":
+            assert not any(row.lowers and row.keeps for row in rows)
+    of_ich = {
+        (row.pre, row.rho): row
+        for row in book.differences()
+        if (row.head, row.control, row.eta) == ("ich", BOTH, 0.9) and not CELLS[row.cell].note
+    }
+    assert all(of_ich[0.0, rho].removes for rho in (1 / 4, 1 / 2))  # 1
+    assert all(of_ich[1.0, rho].value > 0 for rho in (1 / 16, 1 / 4))  # 2
+    assert all(of_ich[pre, 1.0].high < 0 for pre in (0.0, 1.0))  # 3

@@ -69,7 +69,7 @@ CELLS: dict[str, Cell] = {
     cell.name: cell
     for cell in [
         *_grid(),
-        Cell(CENTRE, ALL_ORDERS, note="all orders"),
+        Cell(CENTRE, (BOTH, *ALL_ORDERS), note="all orders"),
         Cell(Knobs("h", 1 / 4, True, 0.9, 0.0), _FEW, note="in one run"),
         Cell(
             Knobs("h", 1 / 4, False, 0.9, 0.0, train=100), (*_FEW, "none, wide"), note="100 videos"
