@@ -138,7 +138,7 @@ def found(book: Book) -> list[str]:
     ours = ", ".join(f"{head} in {_removed(rows)}" for head, rows in against.items() if rows)
     words = [
         f"1. ICH removes its confounder where a companion comes and goes and the VLM's texts do not "
-        f"hold it: in {_removed(free)} cells with a custom there. At {go} its CDE is "
+        f"hold it: in {_removed(free)} cells with a custom there (at rho = 1/16 and at eta 0.5 there is too little to remove, or too much of what is done is lost). At {go} its CDE is "
         f"{plain(book.effect(go, 'ich', 'CDE'))} where a decoder that sees the same frames has "
         f"{plain(book.effect(go, BOTH, 'CDE'))}: {logits(book.difference(go, 'ich', BOTH))}. The "
         "weights pass over frames with a companion, because these are further from every text (P3; "
@@ -226,11 +226,14 @@ def of_diagram(book: Book, confounder: str) -> list[str]:
 
 def expectations(book: Book) -> list[str]:
     """Before the counts."""
+    untied = _cell("h", "1/4", 1, "0")
     return [
         "Signs, rule and correction were committed before the study was run (expected.md); pilots "
         "that had been seen by then are named there. A miss stays a miss: most are cells in which "
         "P1 and P2 were taken to decide what a trained head does, and they do not, or in which "
-        "there was less than half a logit to remove.",
+        "there was less than half a logit to remove. One is of P7: where nothing is tied but the "
+        f"texts hold the companion ({untied}), ICH's answers still change with it, against the custom: "
+        f"{logits(book.difference(untied, 'ich', BOTH))}.",
     ]
 
 
