@@ -54,7 +54,7 @@ def advice_table(book: Book) -> Table:
         ),
         (
             "stays, both see it: a step on show", _cell("i", "1", 1), NONE,
-            [("ici", ""), ("ich,ici", ""), ("experts", ""), ("experts, swap", "")], "P4",
+            [("ici", ""), ("ich,ici", ""), ("experts", ""), ("experts, swap", "best of a bad lot")], "P4",
         ),
         (
             "nothing misleads (eta = 0)", _cell("h", "1/4", 0, "0"), BOTH,
@@ -148,7 +148,7 @@ def found(book: Book) -> list[str]:
         f"{logits(book.difference(tie, 'ich', BOTH))}, and Acc without the custom falls from "
         f"{mean(book.seeds(tie, BOTH, 'Acc shift'))} to {mean(book.seeds(tie, 'ich', 'Acc shift'))}. "
         "The weights go to the frames with the companion (P3).",
-        f"3. Where it stands in every frame all of it passes (P1), and 0 was expected. Yet ICH's CDE is lower than the control's in {sum(interval(r).high < 0 for r in stay)} of {len(stay)} cells, at {persist} {plain(book.effect(persist, 'ich', 'CDE'))} of {plain(book.effect(persist, BOTH, 'CDE'))}: a miss. P1 bounds what passes, not how much a head goes by it: the effect of what is done is {plain(book.effect(persist, 'ich', 'cause'))} with ICH and {plain(book.effect(persist, BOTH, 'cause'))} without, so ICH's text makes the steps easier to read. What is left is no small thing: Acc without the custom is {mean(book.seeds(persist, 'ich', 'Acc shift'))}.",
+        f"3. Where it stands in every frame all of it passes (P1), and 0 was expected. Yet ICH's CDE is lower than the control's in {sum(interval(r).high < 0 for r in stay)} of {len(stay)} cells, at {persist} {plain(book.effect(persist, 'ich', 'CDE'))} of {plain(book.effect(persist, BOTH, 'CDE'))}: a miss. P1 bounds what passes, not how much a head goes by it: the effect of what is done is {plain(book.effect(persist, 'ich', 'cause'))} with ICH and {plain(book.effect(persist, BOTH, 'cause'))} without, and a head that reads the steps better has less use for a custom (measured, not proved). What is left is no small thing: Acc without the custom is {mean(book.seeds(persist, 'ich', 'Acc shift'))}.",
         f"4. No cell was found in which ICI removes its confounder: {_removed(ici)} cells. The "
         f"difference of CDE to a decoder without it goes {_span(ici)}. It changes constants (P4).",
         f"5. No cell was found in which IVC removes its confounder: {_removed(ivc)} cells; the "

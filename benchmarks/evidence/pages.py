@@ -233,7 +233,7 @@ def sections(book: Book, *, draw: bool = True) -> list[Section]:
     right, wrong, unknown = removal_counts(book)
     return [
         Section("Which head for which data", findings.advice(book), [findings.advice_table(book)]),
-        Section("What was found", findings.found(book), [removals_table(book)]),
+        Section("What was found", findings.found(book), []),
         *(
             Section(
                 _of_phases(confounder),
@@ -257,6 +257,7 @@ def sections(book: Book, *, draw: bool = True) -> list[Section]:
             Section(f"Every cell of {NAMES[confounder]}", [], [scores_table(book, confounder)])
             for confounder in PANELS
         ),
+        Section("Every removal", [], [removals_table(book)]),
         Section("Steps instead of activities", findings.steps(book), [steps_table(book)]),
     ]
 
@@ -288,7 +289,7 @@ def page(rows: Sequence[Row], about: dict[str, str], *, draw: bool = True) -> Pa
     book = Book(rows)
     return Page(
         title="Which head removes which confounder?",
-        lead=f"{about.get('runs', '?')} runs of the project's own heads on features whose causes "
+        lead=f"Runs: {about.get('runs', '?')}, of the project's own heads on features whose causes "
         "are known. Stages: ICH (co-occurrence hallucination), ICI (codependency illusion), IVC "
         "(visual confounders).",
         sections=[one for one in sections(book, draw=draw) if _holds(one)],

@@ -72,7 +72,7 @@ def study(asked: argparse.Namespace) -> None:
                 f"{asked.out} holds no run of this study; without --no-run it makes them"
             )
         about = {
-            "runs": f"{ran} of {len(wanted)}, {budget.seeds} seeds each",
+            "runs": f"{ran} of {len(wanted)} (a head in a cell, {budget.seeds} seeds)",
             "budget": ", ".join(f"{name} {value}" for name, value in vars(budget).items()),
             "code": commit(),
             "command": f"python {SCRIPT} --out {asked.out}" + " --quick" * asked.quick,

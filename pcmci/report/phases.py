@@ -92,8 +92,9 @@ def _cells(axes: Axes, phase: Phase, limit: float) -> None:
             continue
         if not phase.sure[row, column]:
             corner = (column - 0.5, row - 0.5)
-            lines = {"hatch": "////", "edgecolor": "#98a2b3", "linewidth": 0}
-            axes.add_patch(Rectangle(corner, 1, 1, fill=False, **lines))
+            axes.add_patch(
+                Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="#98a2b3", linewidth=0)
+            )
         ink = "white" if abs(value) > 0.65 * limit else TRUTH
         written = "0.0" if abs(value) < 0.05 else f"{value:+.1f}"
         axes.text(column, row, written, ha="center", va="center", fontsize=7, color=ink)
