@@ -274,7 +274,7 @@ def test_the_page_says_what_the_rows_say():
     text = (Path(__file__).parents[1] / "docs" / "evidence.md").read_text()
     written = markdown(page(rows, about, draw=False))
     assert replace_tables(text, "benchmarks/evidence/study.py", written) == text
-    html = (Path(__file__).parents[1] / "docs" / "evidence.html").read_text()
+    html = (Path(__file__).parents[1] / "docs" / "evidence" / "index.html").read_text()
     for section in page(rows, about, draw=False).sections:
         for words in section.words:
             assert str(Markup.escape(words)) in html

@@ -88,7 +88,7 @@ def study(asked: argparse.Namespace) -> None:
 
 
 def write_page(rows: list[Row], about: dict[str, str], out: Path | None) -> Path:
-    """docs/evidence.html, and the study's part of docs/evidence.md with its figures; of a quick one
+    """docs/evidence/index.html, and the study's part of docs/evidence.md with its figures; of a quick one
     only the HTML, in its folder."""
     from evidence.pages import DOCS, figures_of, markdown, page
 
@@ -101,7 +101,7 @@ def write_page(rows: list[Row], about: dict[str, str], out: Path | None) -> Path
         (figures / name).write_text(drawing)
     text = DOCS / "evidence.md"
     text.write_text(replace_tables(text.read_text(), SCRIPT, markdown(made)))
-    return made.write(DOCS / "evidence.html")
+    return made.write(figures / "index.html")
 
 
 def commit() -> str:
