@@ -88,7 +88,7 @@ def study(asked: argparse.Namespace) -> None:
 
 
 def write_page(rows: list[Row], about: dict[str, str], out: Path | None) -> Path:
-    """docs/evidence/index.html, and the study's part of docs/evidence.md with its figures; of a quick one
+    """docs/evidence/index.html, and the part of docs/evidence.md with its figures; of a quick one
     only the HTML, in its folder."""
     from evidence.pages import DOCS, figures_of, markdown, page
 
