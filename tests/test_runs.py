@@ -96,7 +96,8 @@ def test_runs_are_chosen_by_what_they_are(made, where, found):
     [
         ("order", "use KEY=VALUE"),
         ("order=ocr", "'ocr' is no stage"),
-        ("ordr=ich", "no setting is called 'ordr'"),
+        ("ordr=ich", "did you mean 'order'"),
+        ("frobnicate=1", "no setting is called 'frobnicate'"),
         ("head=mpl", "did you mean 'mlp'"),
         ("lr=fast", "lr is a number"),
         ("norm=7", "norm is True or False"),

@@ -216,7 +216,7 @@ def store_clean(
     for plan in plans:
         did = ("would be deleted" if dry_run else "deleted") if plan in gone else "kept"
         about = f" ({plain(plan.about)})" if plan.about else ""
-        said = plan.why or plan.note or "in use"
+        said = plan.why or plan.note or "runs can use it"
         name = plan.paths[0].name if len(plan.paths) == 1 else plan.paths[0].stem
         print(f"{did}: {plain(name)}, {size(plan.bytes)}{about}: {plain(said)}")
     verb = "to be deleted" if dry_run else "deleted"

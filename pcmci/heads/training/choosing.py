@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,9 @@ def _checked(name: str, value: str) -> str:
     try:
         owners(name)
     except UsageError as error:
-        raise UsageError(f"{error}, {', '.join(FACTS)}") from None
+        near = difflib.get_close_matches(name, FACTS, n=1)
+        hint = f"runs have no {name!r}; did you mean {near[0]!r}?" if near else error
+        raise UsageError(str(hint)) from None
     kind = type(setting(name)[1].default)
     if (kind in (int, float) and _number(value) is None) or (
         kind is bool and value.lower() not in ("true", "false")
