@@ -64,6 +64,7 @@ def blocks_of(page: str, text: str) -> Iterator[Block]:
             continue
         joined = content.replace("\\\n", " ")
         lines = re.findall(r"^(?:\$ )?(pcmci .+)$", joined, re.MULTILINE)
+        lines = [one for line in lines for one in line.split(" && ")]
         commands = tuple(tuple(shlex.split(line, comments=True)) for line in lines)
         if commands:
             yield Block(page, text[: found.start()].count("\n") + 1, commands, needs or "")
