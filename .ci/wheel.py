@@ -7,6 +7,7 @@ The packages it needs are those of the environment that runs this; the checkout 
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 HOME = Path(__file__).parents[1]
 PACKAGE = "pcmci"
+OF_THE_INSTALLATION = ("pcmci", "packages", "codecs", "decoding")
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
         if missing:
             sys.exit(f"{wheel.name} lacks {', '.join(sorted(missing))}")
         program = installed(wheel, where / "venv")
-        run(program, "doctor", cwd=where)
+        check(program, where)
         run(program, "demo", "--videos", "30", "--epochs", "1", "--out", "demo", cwd=where)
         if not (where / "demo" / "index.html").is_file():
             sys.exit("the demo left no page")
@@ -60,7 +62,7 @@ def built(where: Path) -> Path:
 
 def installed(wheel: Path, folder: Path) -> Path:
     """Its program, in a new environment that borrows every package but this one."""
-    venv.create(folder, with_pip=False)
+    venv.create(folder, symlinks=True, with_pip=False)
     own = sysconfig.get_path("purelib", vars={"base": str(folder)})
     run(
         sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet",
@@ -71,11 +73,29 @@ def installed(wheel: Path, folder: Path) -> Path:
     return folder / "bin" / PACKAGE
 
 
+def check(program: Path, where: Path) -> None:
+    """What pcmci doctor finds of the installation; of the machine it may find what it likes."""
+    said = subprocess.run(
+        [program, "doctor", "--offline", "--json"],
+        cwd=where, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    if said.returncode not in (0, 1):
+        sys.exit(f"{program} doctor: exit code {said.returncode}: {said.stderr}")
+    for found in json.loads(said.stdout)["checks"]:
+        if found["verdict"] == "fails":
+            print(f"doctor: {found['name']}: {found['says']}")
+            if found["name"] in OF_THE_INSTALLATION:
+                sys.exit("the wheel does not work here")
+
+
+def environment() -> dict[str, str]:
+    """Nothing of the checkout, and of nobody's own folder of packages."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return kept | {"PYTHONNOUSERSITE": "1", "HF_HUB_OFFLINE": "1"}
+
+
 def run(*command: object, cwd: Path) -> None:
-    # nothing of the checkout, and of nobody's own folder of packages
-    environment = {name: v for name, v in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"PYTHONNOUSERSITE": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(list(map(str, command)), cwd=cwd, env=environment)
+    done = subprocess.run(list(map(str, command)), cwd=cwd, env=environment())
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}: exit code {done.returncode}")
 

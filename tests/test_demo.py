@@ -1,5 +1,7 @@
 """The demo goes the whole way, ends with a page, and goes on where it was stopped."""
 
+import json
+
 import pytest
 from children import forked
 
@@ -7,7 +9,7 @@ from pcmci import demo as demo_module
 from pcmci.cache.schema import Status
 from pcmci.cache.store import open_store
 from pcmci.heads.training.run import train_heads
-from pcmci.kitchen import SHIFTS, Knobs, write_world
+from pcmci.kitchen import SHIFTS, Knobs, twins_of, write_world
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +88,11 @@ def test_without_confounders_the_shifts_change_no_score(tmp_path):
 def test_the_next_command_can_be_typed(tmp_path):
     command = demo_module.next_command(tmp_path / "my demo", 5)
     assert command.startswith("pcmci ablate --features '")
+
+
+def test_a_world_of_before_keeps_the_twins_that_it_has(tmp_path):
+    """A demo goes on in a folder that was made before there were causal twins."""
+    assert twins_of(tmp_path) is None
+    splits = {"train": 3, "val": 1, "test": 2, "shift-h": 2, "shift-all": 2}
+    (tmp_path / "world.json").write_text(json.dumps({"splits": splits}))
+    assert twins_of(tmp_path) == ("shift-h", "shift-all")

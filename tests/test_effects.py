@@ -138,7 +138,9 @@ def test_a_head_without_a_causal_effect_has_no_ratio():
     ("cde", "cause", "lowers", "keeps"),
     [
         (1, 6, True, True),
-        (1, 2, True, False),  # it merely says everything more softly
+        (1, 2, True, False),
+        (3.8, 5.7, False, True),  # it merely says everything more softly
+        (3.2, 4.8, True, False),  # and this more softly still
         (5, 6, False, True),
         (-5, 6, False, True),  # turned round, not removed
     ],
@@ -152,6 +154,13 @@ def test_removing_is_lowering_and_keeping(cde, cause, lowers, keeps):
     found = removal(of(cde), of(4), of(cause), of(6), resamples=200)
     assert (found.lowers, found.keeps) == (lowers, keeps)
     assert found.removes is (lowers and keeps)
+
+
+def test_what_a_control_has_nothing_of_cannot_be_kept():
+    cdes = effect(LOGITS + ONE, LOGITS), effect(LOGITS + 4 * ONE, LOGITS)
+    found = removal(*cdes, effect(LOGITS - ONE, LOGITS), effect(LOGITS - 2 * ONE, LOGITS))
+    assert found.lowers
+    assert found.keeps is None
 
 
 def test_without_causal_twins_nobody_says_that_it_is_removed():

@@ -396,7 +396,9 @@ def pages(found: dict, strips: bool = True) -> Pages:
     seen = Pictures([picture(frame) for frame in frames], [0.5 * k for k in range(6)])
     ids = [one["video"] for entry in found["videos"] for one in (entry, *entry["twins"])]
     pictures = dict.fromkeys(ids, seen) if strips else {}
-    return Pages(found, pictures, {"data set": "small"}, "pcmci explain", "pcmci explain RUN ID")
+    return Pages(
+        found, pictures, {"data set": "small"}, "pcmci explain", "pcmci explain RUN <video>"
+    )
 
 
 def test_a_page_works_in_a_browser_with_keys_alone(runs, place, tmp_path):

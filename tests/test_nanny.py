@@ -41,14 +41,15 @@ def test_a_process_that_ends_before_its_start_was_seen(signed, close, monkeypatc
         finally:
             starts.pop()
 
-    async def late(process, uid, queue):
+    async def late(process, *arguments):
+        queue = process.init_result_q
         if len(most) == 2:
             if signed:
                 await until(lambda: not queue.empty())
             os.kill(process.pid, signal.SIGKILL)
             await until(lambda: len(asked) == 3)
             await until(lambda: close == "later" or asked[0].status.name != "running")
-        return await look(process, uid, queue)
+        return await look(process, *arguments)
 
     async def noted(nanny):
         asked.append(nanny)

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from synthetic import small_store
+from synthetic import made_up_store, names, small_store, small_table
 
 from pcmci.cache import planted as drawing
 from pcmci.cache.planted import NOBODY, TWINS
@@ -32,6 +32,32 @@ def source(tmp_path_factory):
 def planted(source, out, vectors=None, **asked):
     with open_store(source) as store:
         return plant(store, out, Planting(**asked), vectors=vectors, progress=False)
+
+
+def test_a_store_is_not_planted_over_itself_whatever_it_is_called(source, tmp_path):
+    (tmp_path / "other").symlink_to(source)
+    for name in (source, source.parent / "x" / ".." / source.name, tmp_path / "other"):
+        with open_store(source) as store, pytest.raises(UsageError, match="the store itself"):
+            plant(store, name, Planting(), overwrite=True, progress=False)
+    with open_store(source) as store:
+        assert len(store.done_rows) == 58
+
+
+def test_entities_go_along(tmp_path):
+    steps = names("step", 5, entities=("bowl", "cup"))
+    at = made_up_store(
+        tmp_path / "s.zarr", "small", names("activity", 3), steps, small_table(),
+        frames=6, width=16, video_width=24,
+    )  # fmt: skip
+    planted(at, tmp_path / "out.zarr")
+    with open_store(at) as one, open_store(tmp_path / "out.zarr") as other:
+        np.testing.assert_array_equal(one.entities("steps"), other.entities("steps"))
+
+
+def test_what_is_asked_amiss_is_refused_before_anything_is_written(source, tmp_path):
+    with open_store(source) as store, pytest.raises(UsageError, match="there is no folder"):
+        plant(store, tmp_path / "out.zarr", truth=tmp_path / "no" / "truth.csv", progress=False)
+    assert not (tmp_path / "out.zarr").exists()
 
 
 def arrays(path):

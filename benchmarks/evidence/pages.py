@@ -190,8 +190,9 @@ def removals_table(book: Book) -> Table:
         ["cell", "head", "less", "CDE of the control", "CDE", "difference", "difference of what is "
          "done", "Acc shift of the control", "Acc shift"],
         body,
-        "Every comparison in which the head removes the confounder: CDE lower by all of its "
-        "interval, and at least nine tenths of the effect of what is done kept by all of its own.",
+        "Every comparison in which the head removes the confounder: CDE below nine tenths of the "
+        "control's, and more than nine tenths of the effect of what is done kept, both by all of "
+        "their intervals. What is left of it is its CDE.",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -53,6 +54,25 @@ def path_of(out: Path, job: Job, budget: object) -> Path:
     return out / f"{zlib.crc32(name.encode()):08x}.npz"
 
 
+def commit() -> str:
+    """Of this repository, `-dirty` where something of it has changed."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout.strip() or "unknown"
+
+
+def codes(out: Path, wanted: Sequence[Job], budget: object) -> str:
+    """With which code the runs that are there were made; they are kept when the code changes."""
+    found = set()
+    for path in (path_of(out, job, budget) for job in wanted):
+        if path.exists():
+            with np.load(path) as kept:
+                found.add(str(kept["code"]) if "code" in kept else "not recorded")
+    return ", ".join(sorted(found))
+
+
 def world_seed(cell: Cell) -> int:
     """Another world for every cell, that a pattern over cells is of no one draw of videos."""
     return zlib.crc32(cell.name.encode())
@@ -73,7 +93,7 @@ def run_job(out: Path, job: Job, budget: object) -> Path:
     partial = path.with_suffix(".partial.npz")
     np.savez(
         partial, **arrays, epochs=trained.epochs, oracle_epochs=trained.oracle_epochs,
-        parameters=trained.parameters, seconds=sum(ended[:2]) - sum(began[:2]),
+        parameters=trained.parameters, seconds=sum(ended[:2]) - sum(began[:2]), code=commit(),
     )  # fmt: skip
     partial.replace(path)
     return path

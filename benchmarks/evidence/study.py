@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from written import replace_tables
 
 from evidence.cells import CELLS, QUICK, QUICK_HEADS
-from evidence.runs import jobs, path_of, run_all
+from evidence.runs import codes, commit, jobs, path_of, run_all
 from pcmci.errors import PcmciError
 
 if TYPE_CHECKING:
@@ -74,7 +73,8 @@ def study(asked: argparse.Namespace) -> None:
         about = {
             "runs": f"{ran} of {len(wanted)} (a head in a cell, {budget.seeds} seeds)",
             "budget": ", ".join(f"{name} {value}" for name, value in vars(budget).items()),
-            "code": commit(),
+            "code of the runs": codes(asked.out, wanted, budget),
+            "code of the measures": commit(),
             "command": f"python {SCRIPT} --out {asked.out}" + " --quick" * asked.quick,
         }
         write_rows(measure(asked.out, wanted, budget), rows_at, about)
@@ -102,16 +102,6 @@ def write_page(rows: list[Row], about: dict[str, str], out: Path | None) -> Path
     text = DOCS / "evidence.md"
     text.write_text(replace_tables(text.read_text(), SCRIPT, markdown(made)))
     return made.write(figures / "index.html")
-
-
-def commit() -> str:
-    """Of this repository, `-dirty` where something of it has changed."""
-    here = Path(__file__).parent
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        cwd=here, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return f"commit {done.stdout.strip() or 'unknown'}"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -298,6 +299,7 @@ def _write(
     flags: dict[str, str | None],
 ) -> list[str]:
     """A page a video, and an index of several or of a split; their paths, the index last."""
+    from pcmci.report.encoders import planted_note
     from pcmci.report.explain import Pages, file_name
 
     spec = run.spec
@@ -311,9 +313,14 @@ def _write(
             "video encoder": spec.video.name,
             "frames a video": str(spec.sampling.frames),
             "made by commit": str(run.config["machine"].get("commit") or "unknown"),
+            **(
+                {"confounder": planted_note(dataclasses.asdict(spec.planted))}
+                if spec.planted
+                else {}
+            ),
         },
         command=shlex.join(["pcmci", *map(plain, sys.argv[1:])]),
-        blank=f"pcmci explain {shlex.quote(plain(run.path))} ID{plain(given)}",
+        blank=f"pcmci explain {shlex.quote(plain(run.path))} <video>{plain(given)}",
     )
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -107,7 +107,7 @@ def _share(text: str) -> float:
     """`1/4` or `0.25`."""
     try:
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise UsageError(
             f"--h-share {text} is no share: give a fraction as 1/4 or 0.25, 1/16 to 1"
         ) from error

@@ -74,8 +74,6 @@ def plant(
     asked = Planting(
         array, share, strength, test_strength, scale, run, otherwise, bound, seed, split
     )
-    if str(place(out)) == str(place(store)):
-        raise UsageError(f"{out} is the store itself: name another one")
     given = None
     if vectors is not None:
         import numpy as np
@@ -83,6 +81,9 @@ def plant(
         with contextlib.ExitStack() as reading:
             try:
                 given = np.load(reading.enter_context(open(vectors, "rb")), allow_pickle=False)
+                if not isinstance(given, np.ndarray):
+                    raise UsageError(f"--vectors {vectors}: an .npy file with one array, not .npz")
+                given = given.astype(np.float32)
             except (OSError, ValueError, EOFError) as error:
                 raise UsageError(f"--vectors {vectors}: cannot be read: {error}") from error
     with open_store(store) as source:

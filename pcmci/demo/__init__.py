@@ -18,7 +18,7 @@ from pcmci.extract.pipeline import extract
 from pcmci.heads.ablation.ablate import Ablator
 from pcmci.heads.scoring.bootstrap import Interval, differences
 from pcmci.heads.training.run import Run
-from pcmci.kitchen import SHIFTS, training_videos, write_world
+from pcmci.kitchen import SHIFTS, training_videos, twins_of, write_world
 
 ENDS: tuple[tuple[str, ...], ...] = ((), ("ich", "ici", "ivc"))
 """No stage and all three: a run a core, and a page soon."""
@@ -65,7 +65,7 @@ def demo(
         videos,
         val=max(1, videos // 10),
         test=videos // 5,
-        twins=(*SHIFTS, "cause"),
+        twins=twins_of(out / "kitchen") or (*SHIFTS, "cause"),
         progress=progress,
     )
     dataset = load_dataset("kitchen", world / "videos", world)

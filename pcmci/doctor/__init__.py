@@ -40,5 +40,6 @@ def examine(ask_servers: bool = True) -> Iterator[Finding]:
             look = getattr(import_module(f"pcmci.doctor.{file}"), name)
             found = look(ask_servers) if file == "hub" else look()
             yield from [found] if isinstance(found, Finding) else found
-        except ImportError as error:  # a broken installation is what this is for
-            yield Finding(name, "fails", f"cannot be looked at: {error}")
+        except Exception as error:  # a broken installation is what this is for
+            says = " ".join(str(error).split()) or "no reason given"
+            yield Finding(name, "fails", f"cannot be looked at: {type(error).__name__}: {says}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def memory() -> Finding:
     free, total = found.available, found.total
     try:
         limit = int((CGROUP / "memory.max").read_text())
-        used = int((CGROUP / "memory.current").read_text())
+        used = int((CGROUP / "memory.current").read_text()) - _reclaimable()
     except (OSError, ValueError):  # no container, or one without a limit
         pass
     else:
@@ -45,6 +46,15 @@ def memory() -> Finding:
     if verdict != "ok":
         says += "; the default encoders need some 3 GiB"
     return Finding("memory", verdict, says)
+
+
+def _reclaimable() -> int:
+    """Bytes of files that a container keeps at hand and gives back when memory is asked for."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+        found = {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
+        return found.get("inactive_file", 0) + found.get("active_file", 0)
+    return 0
 
 
 def disks() -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from pcmci.kitchen.causal import SHIFTS, TWINS, WRONG, Knobs, Scene, draw_scene
 from pcmci.kitchen.film import Film
 from pcmci.kitchen.grammar import ACTIVITIES
 from pcmci.kitchen.pretraining import CLIP_LABELS, action_clip, captioned_frames
-from pcmci.kitchen.world import World, training_videos, write_world
+from pcmci.kitchen.world import World, training_videos, twins_of, write_world
 
 __all__ = [
     "ACTIONS",
@@ -39,5 +39,6 @@ __all__ = [
     "captioned_frames",
     "draw_scene",
     "training_videos",
+    "twins_of",
     "write_world",
 ]

@@ -208,10 +208,22 @@ def write_world(
 
 def training_videos(out: Path) -> int | None:
     """Of the world under `out`, be it finished or not; None where there is none."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return int(_splits_of(out)["train"])
+    return None
+
+
+def twins_of(out: Path) -> tuple[str, ...] | None:
+    """The splits of twins that the world under `out` has; None where there is none."""
+    splits = _splits_of(out)
+    return tuple(name for name in TWINS if name in splits) if splits else None
+
+
+def _splits_of(out: Path) -> dict[str, Any]:
     for name in (SPEC, UNFINISHED):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            return int(json.loads((out / name).read_text())["splits"]["train"])
-    return None
+            return dict(json.loads((out / name).read_text())["splits"])
+    return {}
 
 
 def write_video(path: Path, frames: Iterable[Any]) -> None:

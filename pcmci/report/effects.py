@@ -18,17 +18,18 @@ CAUSE = "cause"
 
 HOW_TO_READ = (
     "CDE: by how many logits the truth's lead changes when that variable alone does, with its "
-    "95 % interval; 0 is a head that does not look at it, above 0 one that goes by its custom. "
-    "flips: answers that change. What is done: the same with another performance and all else as "
+    "95 % interval; above 0 a head goes by its custom, at 0 it speaks on the whole neither for nor "
+    "against the truth. flips: answers that change, in whichever direction. What is done: the same "
+    "with another performance and all else as "
     "it was, the larger the better. ratio: the one over the other; compare heads by it, for logits "
     "have no unit."
 )
 
 REMOVES = (
-    "Δ: the difference to the reference. removes it: the CDE is below the reference's by all of "
-    "the interval of their difference, and at least 90 % of the effect of what is done is kept, by "
-    "all of its. It says something of a stage where the reference has the same information "
-    "(--reference)."
+    "Δ: the difference to the reference. lowers it: the CDE is below nine tenths of the "
+    "reference's, and more than nine tenths of the effect of what is done is kept, both by all of "
+    "their intervals; what is left of the confounder is the CDE. It says something of a stage "
+    "where the reference has the same information (--reference)."
 )
 
 
@@ -128,7 +129,7 @@ def _lines(found: Mapping[str, Any] | None) -> list[str]:
         lines.append("reference")
     elif found.get("difference"):
         lines.append(f"Δ {_shown(found['difference'], '+')}")
-        lines += ["removes it"] if found.get("removes") else []
+        lines += ["lowers it"] if found.get("removes") else []
     return lines
 
 

@@ -44,7 +44,7 @@ class Pictures:
 class Pages:
     """What all pages of a call share. explained: of `explain`, whole. pictures: by video, twins
     too. facts: where it came from. command: that made them. blank: one that makes a video's page,
-    with `ID` where its id goes."""
+    with `<video>` where its id goes."""
 
     explained: Mapping[str, Any]
     pictures: Mapping[str, Pictures]

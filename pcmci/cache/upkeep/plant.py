@@ -33,7 +33,7 @@ from pcmci.cache.planted import (
     add,
     draw,
 )
-from pcmci.cache.schema import FEATURES, NO_VLM, Status, StoreSpec, VideoTable
+from pcmci.cache.schema import FEATURES, NO_VLM, Status, StoreSpec, VideoTable, entities_of
 from pcmci.cache.store import Store, check_same, create_store, open_store
 from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import StoreError, UsageError, VideoError
@@ -121,6 +121,10 @@ def plant(
     at `out`, StoppedError after a signal.
     """
     asked = asked or Planting()
+    if _same_place(source.path, out):
+        raise UsageError(f"{out} is the store itself: name another one")
+    if truth and not truth.parent.is_dir():
+        raise UsageError(f"--truth {truth}: there is no folder {truth.parent}")
     _check(source, asked)
     directions = _directions(source, asked, vectors)
     tokens = _tokens(source, asked.array)
@@ -152,6 +156,9 @@ def plant(
     )
     if overwrite or not exists(out):
         text = {name: source.text(name) for name in spec.label_sets}
+        for name in spec.label_sets:
+            if (entities := source.entities(name)) is not None:
+                text[entities_of(name)] = entities
         create_store(out, spec, table, text, overwrite=overwrite, chunk_rows=source.chunk_rows)
     else:
         with open_store(out) as there:
@@ -180,6 +187,13 @@ def plant(
         dict(Counter(line.split for line in lines if line.companion != NOBODY)),
         status,
     )
+
+
+def _same_place(one: Place, other: Place) -> bool:
+    """Whatever they are called: by way of a link, or from another folder."""
+    if isinstance(one, Path) and isinstance(other, Path):
+        return one.resolve() == other.resolve()
+    return str(one) == str(other)
 
 
 def _check(source: Store, asked: Planting) -> None:

@@ -35,7 +35,13 @@ def effects(
             unchanged = same.get(variant.store, ())
             found = twin_effects(list(mine.values()), labels, unchanged, resamples)
             compared = (
-                _against(mine, runs[sweep.reference], labels, unchanged, resamples)
+                _against(
+                    mine,
+                    runs[sweep.reference],
+                    labels,
+                    {*unchanged, *same.get(sweep.reference.store, ())},
+                    resamples,
+                )
                 if found and variant != sweep.reference
                 else {}
             )
@@ -89,6 +95,8 @@ def _against(
         control = of_control[split]
         if effect.cde is None or control.cde is None:
             continue
+        if not (effect.counted & control.counted).any():
+            continue  # two stores that lack features of different videos
         causes: tuple[Effect | None, Effect | None] = (None, None)
         if cause:
             causes = of_head[cause], of_control[cause]

@@ -339,7 +339,14 @@ def _neighbours(
     if not asking:
         return []
     scored = set(run.predictions.ids.tolist())
-    rows = np.array([row for row in store.done_rows if store.ids[row] not in scored], int)
+    rows = np.array(
+        [
+            row
+            for row in store.done_rows
+            if store.ids[row] not in scored and _true(store, int(row)).get(head.labels)
+        ],
+        int,
+    )
     found = cosines(
         head, store, rows, torch.cat([one.embedding for one in asking]), memory=memory,
         spare=run.path.parent / "plans", progress=progress,

@@ -32,6 +32,8 @@ from pcmci.heads.scoring.twins import CAUSE, Twins, find_twins, variable_of
 RESAMPLES = 1000
 KEPT = 0.1
 """The share of the causal effect that a head may lose and still count as keeping it."""
+ROUNDING = 1e-9
+"""Logits that are no difference."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Removal:
 
     cde: the head's CDE less the control's. cause: the head's causal effect less (1 - KEPT) of the
     control's; None without causal twins. lowers, keeps: what the intervals say; None where one
-    cannot say. removes: both.
+    cannot say. removes: both. How much is left is what `cde` says.
     """
 
     cde: Interval
@@ -293,22 +295,25 @@ def removal(
     kept: float = KEPT,
     resamples: int = RESAMPLES,
 ) -> Removal:
-    """Whether a head removes a confounder: its CDE is below that of a control with the same
-    information, by all of the interval and without being turned round beyond it, and what is done
-    keeps at least 1 - `kept` of the control's effect, by all of the interval (a test of
-    non-inferiority). A head that merely says everything more softly keeps too little.
+    """Whether a head removes a confounder: its CDE is below 1 - `kept` of that of a control with
+    the same information, by all of the interval and without being turned round beyond it, and what
+    is done keeps more than that share of the control's effect, by all of the interval (a test of
+    non-inferiority). So a head that merely says everything more softly never passes: the share by
+    which it lowers the one, it loses of the other.
 
-    head, control: the CDE of each. cause, control_cause: of each the effect of what is done.
+    head, control: the CDE of each. cause, control_cause: of each the effect of what is done; of a
+    control in which that cannot be told from 0 there is nothing to keep, and `keeps` is None.
     """
     below = effect_difference(head, control, resamples)
+    clearly = effect_difference(head, control, resamples, share=1 - kept)
     lowers = None
-    if below.known and head.cde and control.cde:
-        lowers = below.high < 0 and abs(head.cde.value) < abs(control.cde.value)
+    if clearly.known and head.cde and control.cde:
+        lowers = clearly.high < -ROUNDING and abs(head.cde.value) < abs(control.cde.value)
     left, keeps = None, None
-    measured = cause and control_cause and cause.cde and control_cause.cde
-    if measured and cause and control_cause:
+    if cause and control_cause and cause.cde and control_cause.cde:
         left = effect_difference(cause, control_cause, resamples, share=1 - kept)
-        keeps = left.low > 0 if left.known else None
+        if left.known and control_cause.cde.low > 0:
+            keeps = left.low > ROUNDING
     return Removal(below, left, lowers, keeps)
 
 
