@@ -84,7 +84,10 @@ def processes():
 
     def start(command, *options):
         arguments = [sys.executable, "-m", "dask", command, "--no-dashboard", *map(str, options)]
-        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([os.getcwd(), os.path.dirname(__file__)]),
+        }
         started.append(subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL))
         if "--scheduler-file" in options:
             file = options[options.index("--scheduler-file") + 1]
@@ -424,6 +427,13 @@ def test_workers_come_and_go(dataset, config, whole, tmp_path, monkeypatch):
     assert content(out) == content(whole)
 
 
+TAKES_ITS_TIME = """
+from clusters import Slow
+
+Slow(0.5).setup(None)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
     number, dataset, config, whole, tmp_path, monkeypatch, pcmci
@@ -435,7 +445,9 @@ def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
     with processes() as start:
         there = "--scheduler-file", file
         scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", *there)
-        start("worker", "--nthreads", "2", *there)
+        slow = tmp_path / "slow.py"  # else all may have been sent before the second is taken
+        slow.write_text(TAKES_ITS_TIME)
+        start("worker", "--nthreads", "1", "--preload", slow, *there)
         take, taken = Intake.take, []
 
         def take_and_kill(intake, row, vlm, video):
