@@ -84,10 +84,7 @@ def processes():
 
     def start(command, *options):
         arguments = [sys.executable, "-m", "dask", command, "--no-dashboard", *map(str, options)]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([os.getcwd(), os.path.dirname(__file__)]),
-        }
+        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
         started.append(subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL))
         if "--scheduler-file" in options:
             file = options[options.index("--scheduler-file") + 1]
@@ -427,11 +424,25 @@ def test_workers_come_and_go(dataset, config, whole, tmp_path, monkeypatch):
     assert content(out) == content(whole)
 
 
-TAKES_ITS_TIME = """
-from clusters import Slow
+STILL_AT_IT = """
+import os, time
 
-Slow(0.5).setup(None)
+def dask_setup(worker):
+    from pcmci.extract.station import Station
+
+    encode = Station.encode
+
+    def waiting(station, token, videos):
+        while any(os.path.basename(path) == {film!r} for _, path in videos):
+            if os.path.exists({until!r}):
+                break
+            time.sleep(0.01)
+        return encode(station, token, videos)
+
+    Station.encode = waiting
 """
+"""A worker that is not through with the task of one film until a file is there; it has a thread for
+the others."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -441,13 +452,14 @@ def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
     """A real scheduler and a real worker, as their commands start them; the scheduler is killed."""
     from pcmci.extract.intake import Intake
 
-    out, file = tmp_path / "store.zarr", tmp_path / "scheduler.json"
+    out, file, lost = (tmp_path / name for name in ("store.zarr", "scheduler.json", "lost"))
+    waits = tmp_path / "waits.py"  # else all may have been sent before the second is taken
+    film = [video.path for video in dataset.videos if video.path][-1]
+    waits.write_text(STILL_AT_IT.format(film=film.name, until=str(lost)))
     with processes() as start:
         there = "--scheduler-file", file
         scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", *there)
-        slow = tmp_path / "slow.py"  # else all may have been sent before the second is taken
-        slow.write_text(TAKES_ITS_TIME)
-        start("worker", "--nthreads", "1", "--preload", slow, *there)
+        start("worker", "--nthreads", "2", "--preload", waits, *there)
         take, taken = Intake.take, []
 
         def take_and_kill(intake, row, vlm, video):
@@ -459,6 +471,7 @@ def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
         monkeypatch.setattr(Intake, "take", take_and_kill)
         with pytest.raises(ClusterError, match="the same command goes on from here"):
             extract(dataset, out, config, progress=False, scheduler=str(file))
+        lost.touch()
     monkeypatch.undo()
     with open_store(out) as store:
         assert set(taken) <= set(store.done_rows.tolist())
