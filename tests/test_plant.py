@@ -16,8 +16,8 @@ from pcmci.cache.upkeep.plant import Planting, plant
 from pcmci.cache.writing.writer import StoreWriter
 from pcmci.errors import SpecMismatch, UsageError
 from pcmci.heads.ablation.ablate import ablate
+from pcmci.heads.explaining.representations import representations
 from pcmci.heads.scoring.leakage import leakage
-from pcmci.heads.training.representations import representations
 from pcmci.heads.training.run import load_run, train_heads
 from pcmci.heads.training.unchanged import unchanged_twins
 from pcmci.report.ablation import write_report

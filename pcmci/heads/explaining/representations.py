@@ -1,25 +1,21 @@
 """What a trained head makes of videos on the way to its answer, for a probe of what is still in it.
 
-`V` and `V^P`, the encoders' tokens, their means over time; what each stage hands on, `text after
-ich` (T'), `text after ici` (T*), `video after ivc` (V*); and `z`, what the decoder's units read.
-`pcmci.heads.scoring.leakage` says how well a confounder is known from each.
+`V` and `V^P`, the encoders' tokens, their means over time; of the head `pcmci` what each stage
+hands on, `text after ich` (T'), `text after ici` (T*), `video after ivc` (V*), and `z`, what the
+decoder's units read. `pcmci.heads.scoring.leakage` says how well a confounder is known from each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcmci.cache.store import Store
 from pcmci.errors import UsageError
+from pcmci.heads.explaining.walk import embedded, walk
 from pcmci.heads.head import Head
-from pcmci.heads.method.decoder import Decoder
-from pcmci.heads.method.streams import Streams
+from pcmci.heads.method.model import PCMCI
 
 VIDEOS_A_PASS = 32
 MOST_NUMBERS = 2**17
@@ -40,44 +36,26 @@ def representations(model: Head, store: Store, rows: np.ndarray) -> dict[str, np
     if lost := [store.ids[row] for row in rows.tolist() if row not in done]:
         raise UsageError(f"{len(lost)} videos have no features: {', '.join(lost[:3])}")
     parts: dict[str, list[np.ndarray]] = {}
-    heard: dict[str, Tensor] = {}
-    with ExitStack() as hooked, torch.inference_mode():
-        stages = getattr(model, "stages", None)
-        for name, stage in stages.items() if isinstance(stages, nn.ModuleDict) else ():
-            hooked.enter_context(_hook(stage, f"{STREAMS[name]} after {name}", name, heard))
-        decoder = getattr(model, "decoder", None)
-        if isinstance(decoder, Decoder):
-            hooked.enter_context(_hook(decoder.norm_feedforward, "z", None, heard))
+    with torch.inference_mode():
         for start in range(0, len(rows), VIDEOS_A_PASS):
             some = rows[start : start + VIDEOS_A_PASS]
             vlm, video = (
                 torch.from_numpy(store.read(array, some, view=0)).float()
                 for array in ("vlm", "video")
             )
-            heard.clear()
-            model(vlm, video)
-            seen = {"V": video.mean(1), "V^P": vlm.mean(1), **heard}
+            seen = {"V": video.mean(1), "V^P": vlm.mean(1), **_on_the_way(model, vlm, video)}
             for name, tensor in seen.items():
                 parts.setdefault(name, []).append(_kept(tensor, len(some)))
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
-@contextmanager
-def _hook(
-    module: nn.Module, name: str, stage: str | None, heard: dict[str, Tensor]
-) -> Iterator[None]:
-    """Meanwhile what a module returns is heard under a name."""
-
-    def hear(_: nn.Module, __: Any, out: Any) -> None:
-        if isinstance(out, Streams) and stage:
-            out = getattr(out, STREAMS[stage])
-        heard[name] = out
-
-    handle = module.register_forward_hook(hear)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _on_the_way(model: Head, vlm: Tensor, video: Tensor) -> dict[str, Tensor]:
+    if not isinstance(model, PCMCI):
+        return {}
+    taken = walk(model, vlm, video)
+    after = zip(taken.stages, taken.streams[1:], strict=True)
+    found = {f"{STREAMS[name]} after {name}": getattr(it, STREAMS[name]) for name, it in after}
+    return {**found, "z": embedded(model, taken)}
 
 
 def _kept(tensor: Tensor, videos: int) -> np.ndarray:
