@@ -9,6 +9,7 @@ import dataclasses
 import os
 import resource
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -176,28 +177,28 @@ def dying(work: Work, moment: int | None = None) -> Work:
     return watched
 
 
-class StoreContract:
+class StoreContract(ABC):
     """Subclassed once a format."""
 
     suffix: str
     tears_chunks: bool
     """Whether a killed process can leave half a chunk, until the next opening mends it."""
 
+    @abstractmethod
     def place(self, path: Path, array: str, chunk: int) -> tuple[Path, int]:
         """The file and the offset where a chunk of four videos begins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lose(self, path: Path, array: str, chunk: int) -> None:
         """Make a chunk disappear."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reference(self, path: Path, array: str) -> np.ndarray:
         """The array as somebody else's program reads it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spoil_structure(self, path: Path) -> None:
         """Cut the file's own description of itself short."""
-        raise NotImplementedError
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -181,7 +182,7 @@ UPDATES = ("weighted", "merge", "fifo", "mean")
 
 
 @dataclass(frozen=True)
-class RememberingConfig(DecodedConfig):
+class RememberingConfig(DecodedConfig, ABC):
     """Of a query transformer that walks through the frames with a memory of fixed length."""
 
     bank: int = option(10, "M, how many entries a memory has, at most two below a video's frames.")
@@ -203,9 +204,9 @@ class RememberingConfig(DecodedConfig):
             )
 
     @property
+    @abstractmethod
     def updates(self) -> tuple[str, ...]:
         """What its memories do when they are full."""
-        raise NotImplementedError
 
     def check_frames(self, frames: int) -> None:
         """Raises UsageError where a memory would hold every frame before the last."""
