@@ -146,14 +146,14 @@ def _choose(
     """What a split has, and which of it is `shown`; nothing where there is no split."""
     if split is None:
         return {}
-    import dataclasses
-
     from pcmci.heads.explaining.mistakes import answered
 
     predictions = run.predictions
     by = labels or ("activity" if "activity" in predictions.labels else "steps")
     found = answered(predictions, by, split)
     lost = (predictions.splits == split) & ~predictions.present
+    if by == "activity":
+        lost &= predictions.labels[by].target >= 0  # without a label it counts nowhere
     shown = [one.video for one in found if one.wrong or not wrong][:top]
     return {
         "split": split,
