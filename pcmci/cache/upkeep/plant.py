@@ -210,7 +210,10 @@ def _check(source: Store, asked: Planting) -> None:
         raise UsageError(f"--split {asked.split}: twins are of {' or '.join(scored) or 'no split'}")
     taken = sorted(set(TWINS) & set(source.splits))
     if taken:
-        raise UsageError(f"{source.path} has a split {taken[0]!r} already")
+        raise UsageError(
+            f"{source.path} has a split {taken[0]!r} already: plant in a store without one (of the "
+            "kitchen world, pcmci kitchen --twins none)"
+        )
     if not len(source.done_rows):
         raise UsageError(f"{source.path} has no features yet")
 
